@@ -1,0 +1,7 @@
+"""A variational autoencoder that behaves like any other scikit-learn estimator."""
+
+from skvae.estimator import VAEEstimator
+
+__version__ = "0.1.0.dev0"
+
+__all__ = ["VAEEstimator"]

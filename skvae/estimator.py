@@ -1,0 +1,650 @@
+"""The scikit-learn face: parameters, validation, fitted state."""
+
+import contextlib
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from skvae.columns import TableEncoder
+from skvae.inference import log_likelihood, standard_normal_draws
+from skvae.latent import LATENT_DENSITIES
+from skvae.network import ACTIVATIONS, build_vae, kl_divergence
+from skvae.training import train
+
+DEFAULT_STEPS = 6000
+"""Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
+
+_ROWS_PER_CHUNK = 16384
+_ROWS_FOR_UNITS = 10_000  # `kl_per_unit_` and `active_units_` are averages over at most so many training rows
+
+
+class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
+    """Variational autoencoder for tables.
+
+    A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are
+    drawn from p(x | z), which a neural network, the decoder, reads from z. A second network, the encoder, tells from x
+    what z was likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence
+    lower bound of the log-likelihood.
+
+    It is a transformer (`transform` gives z_mean), a generator (`sample` draws new rows) and a density (`score_samples`).
+    Columns are standardised inside, so a scaler in front of it changes nothing.
+
+    Parameters
+    ----------
+    latent_dim : int, default=8
+        Number of latent units.
+    hidden_layer_sizes : array-like of int, default=(128, 128)
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear: with
+        ``likelihood="normal"`` the model is then factor analysis.
+    activation : {"identity", "logistic", "tanh", "relu", "elu", "silu", "gelu", "softplus"}, default="silu"
+        Activation of the hidden layers.
+    likelihood : {"auto", "normal", "bernoulli"} or dict, default="auto"
+        What a cell is, given z: ``"normal"`` is a number with Gaussian noise of a deviation learnt per column,
+        ``"bernoulli"`` one of two values, or a fraction between them. ``"auto"`` takes ``"bernoulli"`` for booleans and
+        for columns of exactly two distinct values, ``"normal"`` for all others. A dict such as ``{"bernoulli": ["smoker"],
+        "normal": [0, 3]}`` names columns, by name or index; the rest is ``"auto"``.
+    latent_density : {"prior"}, default="prior"
+        What `sample` draws z from: ``"prior"`` is N(0, I).
+    beta : float, default=1.0
+        Weight of the KL term [3]_. 1 is the evidence lower bound.
+    alpha : float, default=0.0
+        L2 penalty on the weights of both networks: half of `alpha` times their sum of squares is added to the loss
+        summed over the rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
+    batch_size : int, default=128
+        Rows per gradient step, at most; an epoch is cut into batches of equal size.
+    learning_rate_init : float, default=2e-3
+        Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
+    max_iter : int or None, default=None
+        Number of epochs (passes over the training rows), at most. None takes as many as hold 6000 gradient steps, so that
+        neither a small table is left untrained nor a large one takes for ever; at least one.
+    tol : float, default=1e-3
+        Smallest gain in validation score, in nats per row, that counts as progress.
+    early_stopping : bool, default=True
+        Whether to set `validation_fraction` of the rows aside, to stop when their score no longer rises, and to return
+        the parameters with the best score rather than the last. Tables of fewer than 10 rows are trained whole.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside when `early_stopping` is on.
+    n_iter_no_change : int, default=20
+        Number of looks at the validation score without progress after which training stops. There is one look per epoch,
+        or one per 50 gradient steps where epochs are shorter.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the parameters of the previous fit. Columns, their scales and the architecture stay as
+        they were.
+    encoder : callable, torch.nn.Module or None, default=None
+        A factory ``encoder(n_inputs, n_outputs) -> torch.nn.Module`` that maps (n, n_inputs) encoded rows to (n,
+        2 * latent_dim): z_mean and log z_std^2, side by side. A module is copied. None is a multi-layer perceptron.
+    decoder : "factorized", callable or torch.nn.Module, default="factorized"
+        Likewise, from (n, latent_dim) to one output per column: the mean of a ``"normal"``, the logit of a
+        ``"bernoulli"``. ``"factorized"`` is a multi-layer perceptron: given z, cells are independent.
+    device : str, default="cpu"
+        Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+    verbose : bool or int, default=False
+        Whether to print the loss at each look at the progress.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
+        the last bit. torch's and Python's global generators are neither read nor changed.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns seen at fit.
+    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+        Their names, if the table had string names.
+    n_iter_ : int
+        Number of epochs run.
+    loss_curve_ : list of float
+        Negative evidence lower bound (with the KL term weighted by `beta`) after each epoch, averaged over its batches,
+        in nats per row and in the units of X.
+    validation_scores_ : list of float or None
+        Evidence lower bound (likewise) of the validation rows at each look; None without early stopping.
+    best_validation_score_ : float or None
+        The largest of them, which the parameters kept belong to.
+    kl_per_unit_ : ndarray of shape (latent_dim,)
+        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (the first 10,000 of an evenly
+        spaced choice).
+    active_units_ : int
+        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
+    module_ : torch.nn.Module
+        The trained network. It reads and writes *encoded* rows.
+
+    See Also
+    --------
+    sklearn.decomposition.FactorAnalysis : The linear special case.
+    sklearn.mixture.GaussianMixture : A density with clusters.
+    sklearn.decomposition.PCA : Linear latent means, without a density of noise per column.
+
+    References
+    ----------
+    .. [1] Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    .. [2] Rezende, Mohamed & Wierstra, "Stochastic backpropagation and approximate inference in deep generative models",
+       ICML 2014.
+    .. [3] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
+    .. [4] Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    .. [5] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAEEstimator
+    >>> X, _ = load_wine(return_X_y=True, as_frame=True)
+    >>> vae = VAEEstimator(latent_dim=2, max_iter=20, random_state=0).fit(X)
+    >>> vae.transform(X).shape
+    (178, 2)
+    >>> rows = vae.sample(3, random_state=0)
+    >>> rows.shape, list(rows.columns) == list(X.columns)
+    ((3, 13), True)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012 (scikit-learn's convention)
+        "latent_dim": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "likelihood": [StrOptions({"auto", "normal", "bernoulli"}), dict],
+        "latent_density": [StrOptions(set(LATENT_DENSITIES))],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "encoder": [callable, HasMethods("forward"), None],
+        "decoder": [StrOptions({"factorized"}), callable, HasMethods("forward")],
+        "device": [str],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        latent_dim=8,
+        *,
+        hidden_layer_sizes=(128, 128),
+        activation="silu",
+        likelihood="auto",
+        latent_density="prior",
+        beta=1.0,
+        alpha=0.0,
+        batch_size=128,
+        learning_rate_init=2e-3,
+        max_iter=None,
+        tol=1e-3,
+        early_stopping=True,
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        warm_start=False,
+        encoder=None,
+        decoder="factorized",
+        device="cpu",
+        verbose=False,
+        random_state=None,
+    ):
+        self.latent_dim = latent_dim
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.likelihood = likelihood
+        self.latent_density = latent_density
+        self.beta = beta
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.encoder = encoder
+        self.decoder = decoder
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    # ---------------------------------------------------------------------------------------------------------- fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @with_callbacks
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the model to the rows of X.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Training rows. What `sample` and `inverse_transform` return has this container, its names and its dtypes.
+        y : Ignored
+            Not used, present by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the loss. Rows of weight 0 are left out.
+
+        Returns
+        -------
+        self : VAEEstimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X holds what the model cannot read, or the loss becomes infinite.
+        """
+        go_on = self.warm_start and hasattr(self, "module_")
+        return self._fit(X, y, sample_weight, reset=not go_on, n_epochs=self.max_iter, schedule=True)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go once through the rows of X, from the present parameters.
+
+        The first call settles the columns: their kinds, locations and scales. The learning rate stays at
+        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Training rows.
+        y : Ignored
+            Not used, present by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the loss.
+
+        Returns
+        -------
+        self : VAEEstimator
+            The estimator.
+        """
+        return self._fit(X, y, sample_weight, reset=not hasattr(self, "module_"), n_epochs=1, schedule=False)
+
+    def _fit(self, X, y, sample_weight, *, reset, n_epochs, schedule):
+        """`fit` and `partial_fit`: check, encode, split, train, store."""
+        self._check_parameters()
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(np.iinfo(np.int32).max))
+        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        rows, weight, container = values, None, X
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, values, dtype=np.float64, ensure_non_negative=True)
+            rows, weight = _positive(values, weight)
+        if reset:
+            self._table = TableEncoder().fit(rows, container, likelihood=self.likelihood, sample_weight=weight)
+            self._adam_state = None
+        elif not schedule:
+            self._table.check_constant(rows)
+        x = self._table.encode(rows)
+        if reset:
+            self.module_ = self._build(x, weight, seed)
+        elif self.latent_dim != self.module_.latent_dim:
+            raise ValueError(
+                f"latent_dim={self.latent_dim}, but the model to go on from has {self.module_.latent_dim} latent units. "
+                f"Set latent_dim back, or fit with warm_start=False."
+            )
+        self.module_.to(self.device)
+
+        x, weight = self._tensor(x), None if weight is None else self._tensor(weight / weight.mean())
+        validation = None
+        if schedule and self.early_stopping and len(x) >= 10:
+            x, weight, validation = self._split(x, weight, rng)
+        n_batches = math.ceil(len(x) / self.batch_size)
+        n_epochs = n_epochs or math.ceil(DEFAULT_STEPS / n_batches)
+        context = self._init_callback_context(max_subtasks=n_epochs)
+        hook_args = {"estimator": self, "X": X, "y": X if y is None else y}
+        if sample_weight is not None:
+            hook_args["metadata"] = {"sample_weight": sample_weight}
+        context.call_on_fit_task_begin(**hook_args)
+        try:
+            with _one_thread():
+                history, adam_state = train(
+                    self.module_,
+                    x,
+                    weight,
+                    n_epochs=n_epochs,
+                    batch_size=self.batch_size,
+                    learning_rate=self.learning_rate_init,
+                    beta=self.beta,
+                    penalty=self.alpha / len(x),
+                    generator=torch.Generator().manual_seed(seed),
+                    validation=validation,
+                    patience=self.n_iter_no_change,
+                    tol=self.tol,
+                    schedule=schedule,
+                    adam_state=None if schedule else self._adam_state,
+                    on_epoch=self._epoch_hook(context, hook_args, n_epochs),
+                )
+        except FloatingPointError as error:
+            raise ValueError(self._describe_divergence(x, error)) from error
+        self._adam_state = None if schedule else adam_state
+        self._store(history, x, goes_on=not reset and not schedule)
+        context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
+        return self
+
+    def _check_parameters(self):
+        """What `_parameter_constraints` cannot express."""
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
+        if any(not isinstance(size, Integral) or size < 1 for size in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers of at least 1, one per hidden layer; "
+                f"() makes a linear model."
+            )
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]} Use device='cpu'."
+            ) from error
+
+    def _build(self, x, weight, seed):
+        return build_vae(
+            self._table.counts_,
+            np.average(x, axis=0, weights=weight),
+            latent_dim=self.latent_dim,
+            hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
+            activation=self.activation,
+            encoder=self.encoder,
+            decoder=self.decoder,
+            seed=seed,
+        )
+
+    def _split(self, x, weight, rng):
+        """Training rows, their weights, and the validation pair (rows, weights)."""
+        train_rows, held_out = train_test_split(np.arange(len(x)), test_size=self.validation_fraction, random_state=rng)
+        if weight is None:
+            return x[train_rows], None, (x[held_out], None)
+        own = weight[train_rows]
+        return x[train_rows], own / own.mean(), (x[held_out], weight[held_out])
+
+    def _epoch_hook(self, context, hook_args, n_epochs):
+        """``on_epoch`` of `train`: prints, and calls scikit-learn's callbacks."""
+        listening = bool(getattr(self, "_skl_callbacks", None))
+
+        def on_epoch(epoch, history):
+            if self.verbose:
+                self._report(epoch, n_epochs, history)
+            if not listening:
+                return False
+            task = context.subcontext(task_name="epoch")
+            task.call_on_fit_task_begin(**hook_args)
+            return task.call_on_fit_task_end(**hook_args, reconstruction_attributes=self._snapshot)
+
+        return on_epoch
+
+    def _snapshot(self):
+        """Fitted attributes as they are now, apart from the network that goes on training."""
+        import copy
+
+        return {"module_": copy.deepcopy(self.module_).eval()}
+
+    def _report(self, epoch, n_epochs, history):
+        line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._table.log_scale_:.4f}"
+        if history.validation_scores:
+            line += f", validation score {history.validation_scores[-1] - self._table.log_scale_:.4f}"
+        print(line + " nats per row")
+
+    def _describe_divergence(self, x, error):
+        with torch.no_grad():
+            largest = x.abs().amax(0)
+        j = self._table.order_[int(largest.argmax())]
+        return (
+            f"Training stopped: {error}. The most likely cause is column {self._table.names_[j]}, whose largest value "
+            f"lies {float(largest.max()):.3g} deviations from its mean. Clip or transform it (for instance with "
+            f"PowerTransformer), or lower learning_rate_init={self.learning_rate_init}."
+        )
+
+    @torch.no_grad()
+    def _store(self, history, x, *, goes_on):
+        """Set the fitted attributes after training on the encoded rows `x`."""
+        shift = self._table.log_scale_
+        losses = [loss + shift for loss in history.loss_curve]
+        self.loss_curve_ = [*self.loss_curve_, *losses] if goes_on else losses
+        self.n_iter_ = len(self.loss_curve_)
+        self.validation_scores_ = [score - shift for score in history.validation_scores] or None
+        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        z_mean, z_logvar = self.module_.encode(x[:: math.ceil(len(x) / _ROWS_FOR_UNITS)])
+        self.kl_per_unit_ = kl_divergence(z_mean, z_logvar).mean(0).double().cpu().numpy()
+        self.active_units_ = int((z_mean.var(0, correction=0) > 0.01).sum())
+        self.module_.eval()
+        self._n_features_out = self.module_.latent_dim
+
+    # -------------------------------------------------------------------------------------------------- rows <-> latents
+
+    def transform(self, X):
+        """Latent means of rows.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+
+        Returns
+        -------
+        z_mean : ndarray of shape (n_samples, latent_dim)
+            Mean of q(z | x) of each row, in the float dtype of X (float64 if X is not of floats).
+        """
+        return self._posterior(X)[0]
+
+    def posterior(self, X):
+        """Mean and standard deviation of q(z | x).
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+
+        Returns
+        -------
+        z_mean : ndarray of shape (n_samples, latent_dim)
+            Mean of each row's latent variable.
+        z_std : ndarray of shape (n_samples, latent_dim)
+            Its standard deviation (not the variance, nor the logarithm of either).
+        """
+        return self._posterior(X)
+
+    def inverse_transform(self, Z):
+        """Decode latent points: the mean of p(x | z).
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, latent_dim)
+            Latent points.
+
+        Returns
+        -------
+        X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
+            Decoded rows in the units and the container of the training table. Columns of integers are rounded, columns of
+            booleans hold the more probable value.
+        """
+        check_is_fitted(self)
+        Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
+        if Z.shape[1] != self.module_.latent_dim:
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns, but the model has latent_dim={self.module_.latent_dim} latent units. Pass "
+                f"latent points such as transform(X) returns, or sample(n) for new rows."
+            )
+        return self._decode(torch.from_numpy(np.array(Z)), generator=None)
+
+    def reconstruct(self, X):
+        """Encode rows and decode their latent means.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+
+        Returns
+        -------
+        X_hat : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``, in the container of the training table.
+        """
+        return self._decode(torch.from_numpy(self._posterior(X)[0]), generator=None)
+
+    # ------------------------------------------------------------------------------------------------------- generation
+
+    def sample(self, n_samples=1, *, latent_density=None, noise=True, random_state=None):
+        """Draw new rows: z from the latent density, then x from p(x | z).
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        latent_density : {"prior"}, default=None
+            What z is drawn from. None takes the parameter of that name.
+        noise : bool, default=True
+            Whether x is drawn from p(x | z). False decodes z only, to the mean: such rows vary less than real ones.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws. None gives fresh rows at each call.
+
+        Returns
+        -------
+        X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
+            New rows in the units and the container of the training table.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
+        name = self.latent_density if latent_density is None else latent_density
+        if name not in LATENT_DENSITIES:
+            raise ValueError(
+                f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}."
+            )
+        generator = _generator(random_state)
+        dtype = torch.float32 if self._table.dtype_ == np.float32 else torch.float64
+        z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, dtype)
+        return self._decode(z, generator if noise else None)
+
+    # ---------------------------------------------------------------------------------------------------------- density
+
+    def score_samples(self, X, *, n_draws=128, random_state=None):
+        """Log-likelihood of rows.
+
+        The importance-weighted bound [5]_ on log p(x), with `n_draws` quasi-random draws of z from q(z | x). The same
+        draws serve every row, so that a row's number does not depend on the rows around it.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+        n_draws : int, default=128
+            Draws per row. The bound rises with it towards log p(x), in expectation.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws. None is a fixed one, so that the same call gives the same numbers.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,)
+            In nats and in the units of X: log densities of ``"normal"`` columns plus log masses of ``"bernoulli"`` ones.
+            Constant columns do not count.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
+            raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
+        x = self._encode(X)
+        seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
+        module = self._module_for(x)
+        draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
+        return log_likelihood(module, x, draws).cpu().numpy() - x.new_tensor(self._table.log_scale_).item()
+
+    def score(self, X, y=None, sample_weight=None):
+        """Mean log-likelihood of rows, in nats per row: see `score_samples`.
+
+        Comparable, on the same X, with ``GaussianMixture.score``, ``FactorAnalysis.score`` and the mean of
+        ``KernelDensity.score_samples``.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+        y : Ignored
+            Not used, present by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        score : float
+            Mean log-likelihood.
+        """
+        scores = self.score_samples(X)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, scores, dtype=np.float64)
+        return float(np.average(scores, weights=weight))
+
+    # ---------------------------------------------------------------------------------------------------------- kernels
+
+    def _encode(self, X):
+        """Validated rows as an encoded tensor on the model's device."""
+        check_is_fitted(self)
+        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return torch.from_numpy(self._table.encode(values)).to(self.module_.device)
+
+    def _tensor(self, array):
+        return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
+
+    def _module_for(self, x):
+        """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
+        if x.dtype == torch.float32:
+            return self.module_
+        import copy
+
+        return copy.deepcopy(self.module_).to(x.device, x.dtype)
+
+    @torch.no_grad()
+    def _posterior(self, X):
+        x = self._encode(X)
+        module = self._module_for(x)
+        chunks = [module.encode(rows) for rows in x.split(_ROWS_PER_CHUNK)]
+        z_mean, z_logvar = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+        return z_mean.cpu().numpy(), torch.exp(0.5 * z_logvar).cpu().numpy()
+
+    @torch.no_grad()
+    def _decode(self, z, generator):
+        """Rows decoded from `z`; drawn from p(x | z) if there is a generator."""
+        z = z.to(self.module_.device)
+        module = self._module_for(z)
+        encoded = []
+        for points in z.split(_ROWS_PER_CHUNK):
+            outputs = module.decode(points)
+            likelihood = module.likelihood
+            encoded.append(likelihood.mean(outputs) if generator is None else likelihood.draw(outputs, generator))
+        return self._table.decode(torch.cat(encoded).cpu().numpy())
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _positive(values, weight):
+    """Rows of positive weight, and their weights."""
+    kept = weight > 0
+    if not kept.any():
+        raise ValueError("sample_weight is 0 for every row; at least one row must have a positive weight.")
+    return values[kept], weight[kept]
+
+
+def _generator(random_state):
+    """A torch generator whose seed is drawn from scikit-learn's notion of a random state."""
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return torch.Generator().manual_seed(int(seed))
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Train on one thread: products this small gain nothing from more. The former count is put back."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

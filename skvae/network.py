@@ -1,0 +1,234 @@
+"""The encoder, the decoder, and the variational autoencoder they make with a likelihood."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skvae.likelihoods import Likelihood
+
+ACTIVATIONS = {
+    "identity": lambda x: x,
+    "logistic": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "elu": F.elu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "softplus": F.softplus,
+}
+
+LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0
+"""The encoder's log-variances are held in this range (standard deviations from 5e-5 to 150), so that a row far from all
+training rows cannot overflow the exponential."""
+
+INPUT_MAX = 1e4
+"""The encoder sees no cell beyond this many deviations from its mean; the likelihood does. No row of a training table of
+fewer than 1e8 rows gets there (a column's largest standardised value is at most sqrt(n))."""
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them: (n, sizes[0]) -> (n, sizes[-1]).
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths from input to output.
+    activation : str
+        A key of `ACTIVATIONS`.
+    generator : torch.Generator or None
+        Source of the initial weights (Glorot & Bengio, 2010, uniform; biases 0); None leaves them to the caller.
+    """
+
+    def __init__(self, sizes, activation, generator=None):
+        super().__init__()
+        self.sizes, self.activation = tuple(sizes), activation
+        self.layers = nn.ModuleList(
+            nn.utils.skip_init(nn.Linear, n_in, n_out)
+            for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        )
+        if generator is not None:
+            for layer in self.layers:
+                bound = (6.0 / (layer.in_features + layer.out_features)) ** 0.5
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x):
+        """Outputs of shape (n, sizes[-1])."""
+        activation = ACTIVATIONS[self.activation]
+        for layer in self.layers[:-1]:
+            x = activation(layer(x))
+        return self.layers[-1](x)
+
+    def __reduce__(self):
+        return _rebuild, (MLP, (self.sizes, self.activation), _arrays(self), self.training)
+
+
+class VAE(nn.Module):
+    """A variational autoencoder over encoded rows (Kingma & Welling, 2014).
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        (n, n_columns) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
+    decoder : torch.nn.Module
+        (n, latent_dim) -> (n, n_outputs): what the likelihood reads.
+    likelihood : Likelihood
+        p(x | z).
+    latent_dim : int
+
+    Notes
+    -----
+    Rows are *encoded* rows: the columns the model was fitted on, standardised and grouped by kind.
+    """
+
+    def __init__(self, encoder, decoder, likelihood, latent_dim):
+        super().__init__()
+        self.encoder, self.decoder, self.likelihood, self.latent_dim = encoder, decoder, likelihood, latent_dim
+
+    @property
+    def device(self):
+        """torch.device : where the parameters are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def encode(self, x):
+        """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
+        z_mean, z_logvar = self.encoder(x.clamp(-INPUT_MAX, INPUT_MAX)).chunk(2, dim=-1)
+        return z_mean, z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+
+    def decode(self, z):
+        """Likelihood parameters, shape (n, n_outputs)."""
+        return self.decoder(z)
+
+    def forward(self, x):
+        """Mean of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
+        return self.likelihood.mean(self.decode(self.encode(x)[0]))
+
+    def elbo_terms(self, x, noise):
+        """The two terms of the evidence lower bound, row by row, with one draw of z each.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, n_columns)
+        noise : tensor of shape (n, latent_dim)
+            Standard normal; z = z_mean + z_std * noise.
+
+        Returns
+        -------
+        nll : tensor of shape (n,)
+            -log p(x | z), in nats of the encoded units.
+        kl : tensor of shape (n,)
+            KL(q(z | x) || N(0, I)), in nats.
+        """
+        z_mean, z_logvar = self.encode(x)
+        z = z_mean + torch.exp(0.5 * z_logvar) * noise
+        nll = -self.likelihood.log_prob(x, self.decode(z)).sum(-1)
+        return nll, kl_divergence(z_mean, z_logvar).sum(-1)
+
+    def __reduce__(self):
+        # Custom modules are pickled by themselves, from the CPU, so that a file loads where there is no GPU.
+        own = {name: p for name, p in _arrays(self).items() if name.startswith("likelihood.")}
+        encoder, decoder = (copy.deepcopy(m).cpu() if is_custom(m) else m for m in (self.encoder, self.decoder))
+        return _rebuild_vae, (encoder, decoder, self.likelihood.counts, self.latent_dim, own, self.training)
+
+
+def kl_divergence(z_mean, z_logvar):
+    """KL(N(z_mean, exp(z_logvar)) || N(0, 1)) of each latent unit, elementwise, in nats (Kingma & Welling, 2014, B)."""
+    return 0.5 * (z_mean**2 + torch.exp(z_logvar) - 1 - z_logvar)
+
+
+def is_custom(module):
+    """Whether a module came from a user's factory."""
+    return not isinstance(module, MLP)
+
+
+def build_vae(n_columns_by_kind, column_means, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
+    """A freshly initialised VAE.
+
+    Parameters
+    ----------
+    n_columns_by_kind : dict of str to int
+    column_means : ndarray of shape (n_columns,)
+        Means of the encoded columns; the built-in decoder starts there.
+    latent_dim : int
+    hidden_layer_sizes : sequence of int
+        Widths of the encoder's hidden layers; the decoder has them in reverse.
+    activation : str
+    encoder : callable, torch.nn.Module or None
+        ``encoder(n_inputs, n_outputs)`` makes a module; a module is copied; None is an MLP.
+    decoder : callable, torch.nn.Module or "factorized"
+        Likewise.
+    seed : int
+        All initial weights follow from it. A factory finds torch's global generator seeded with it, and the
+        generator's former state is put back afterwards.
+
+    Returns
+    -------
+    vae : VAE
+    """
+    likelihood = Likelihood(n_columns_by_kind)
+    generator = torch.Generator().manual_seed(seed)
+    hidden = tuple(hidden_layer_sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        encoder = _make("encoder", encoder, likelihood.n_columns, 2 * latent_dim, hidden, activation, generator)
+        decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
+    if not is_custom(decoder):
+        with torch.no_grad():
+            means = torch.from_numpy(np.asarray(column_means, dtype=np.float32))
+            decoder.layers[-1].bias.copy_(likelihood.initial_outputs(means))
+    return VAE(encoder, decoder, likelihood, latent_dim)
+
+
+def _make(role, factory, n_inputs, n_outputs, hidden, activation, generator):
+    """The encoder or the decoder, and a check that a custom one maps (n, n_inputs) to (n, n_outputs)."""
+    if factory is None or isinstance(factory, str):
+        return MLP((n_inputs, *hidden, n_outputs), activation, generator)
+    module = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(n_inputs, n_outputs)
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"{role}={factory!r} must be a torch.nn.Module or a callable (n_inputs, n_outputs) -> torch.nn.Module; the "
+            f"call returned {type(module).__name__}."
+        )
+    module = module.float().eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(module(torch.zeros(2, n_inputs)).shape)
+    except Exception as error:
+        raise ValueError(f"The custom {role} could not read an input of shape (2, {n_inputs}): {error}") from error
+    if shape != (2, n_outputs):
+        what = "2 * latent_dim (means, then log-variances)" if role == "encoder" else "likelihood parameters"
+        raise ValueError(
+            f"The custom {role} must map (n, {n_inputs}) to (n, {n_outputs}), {what}; for n = 2 it returned shape "
+            f"{shape}."
+        )
+    return module
+
+
+def _arrays(module):
+    """Parameters and buffers as numpy arrays of their own, by name."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def _load(module, arrays, training):
+    state = module.state_dict()
+    dtypes = {array.dtype for array in arrays.values()}
+    if dtypes == {np.dtype(np.float64)}:
+        module.double()
+    for name, array in arrays.items():
+        state[name] = torch.from_numpy(array.copy())
+    module.load_state_dict(state)
+    return module.train(training)
+
+
+def _rebuild(cls, args, arrays, training):
+    return _load(cls(*args), arrays, training)
+
+
+def _rebuild_vae(encoder, decoder, counts, latent_dim, arrays, training):
+    likelihood = _load(
+        Likelihood(counts), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
+    )
+    return VAE(encoder, decoder, likelihood, latent_dim).train(training)

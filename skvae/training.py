@@ -1,0 +1,224 @@
+"""The training loop: batches, optimiser, schedules, early stopping. Knows tensors and modules, no scikit-learn."""
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
+STEPS_PER_CHECK = 50  # the validation rows are looked at after an epoch, or after this many steps if epochs are shorter
+
+
+@dataclass
+class History:
+    """What happened in a fit. Losses and scores are in nats per row of the encoded units."""
+
+    loss_curve: list = field(default_factory=list)
+    validation_scores: list = field(default_factory=list)
+    n_steps: int = 0
+
+
+class AutogradStep:
+    """One gradient step on any `VAE`, by autograd and `torch.optim.Adam`.
+
+    Parameters
+    ----------
+    vae : VAE
+        Trained in place.
+    penalty : float
+        L2 penalty on the weight matrices, per row: the step minimises the batch's mean loss plus half of this times
+        their sum of squares.
+    adam_state : dict or None
+        What `adam_state` returned earlier, to go on from there.
+    """
+
+    def __init__(self, vae, penalty, adam_state=None):
+        self.vae = vae
+        groups = [
+            {"params": [p for p in vae.parameters() if p.ndim >= 2], "weight_decay": penalty},
+            {"params": [p for p in vae.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], fused=True)
+        for name, p in vae.named_parameters():
+            if adam_state is not None and name in adam_state:
+                state = {key: torch.tensor(value, device=p.device) for key, value in adam_state[name].items()}
+                self.optimizer.state[p] = state
+        self.totals = torch.zeros(2, dtype=torch.float64, device=vae.device)
+
+    def __call__(self, x, weight, noise, beta, learning_rate):
+        """Step on the rows `x`, shape (n, n_columns), with `weight` (n,) or None and `noise` (n, latent_dim)."""
+        nll, kl = self.vae.elbo_terms(x, noise)
+        if weight is not None:
+            nll, kl = nll * weight, kl * weight
+        nll, kl = nll.sum(), kl.sum()
+        self.optimizer.zero_grad()
+        ((nll + beta * kl) / len(x)).backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.vae.likelihood.project()
+        self.totals += torch.stack([nll.detach(), kl.detach()])
+
+    def adam_state(self):
+        """The optimiser's step count and moments of each parameter, by name, as numpy arrays of their own."""
+        state = self.optimizer.state
+        return {
+            name: {key: value.cpu().numpy().copy() for key, value in state[p].items()}
+            for name, p in self.vae.named_parameters()
+            if p in state
+        }
+
+
+def train(
+    vae,
+    x,
+    weight=None,
+    *,
+    n_epochs,
+    batch_size,
+    learning_rate,
+    beta,
+    penalty,
+    generator,
+    validation=None,
+    patience=None,
+    tol=0.0,
+    schedule=True,
+    adam_state=None,
+    on_epoch=None,
+):
+    """Minimise ``-log p(x | z) + beta KL`` over the parameters of `vae`, in place.
+
+    Parameters
+    ----------
+    vae : VAE
+    x : tensor of shape (n, n_columns)
+        Encoded training rows.
+    weight : tensor of shape (n,), default=None
+        Row weights with mean 1.
+    n_epochs : int
+        Passes over the rows, at most.
+    batch_size : int
+        Rows per gradient step, at most: every epoch is cut into batches of (nearly) equal size.
+    learning_rate : float
+        Initial step size of Adam.
+    beta : float
+        Weight of the KL term.
+    penalty : float
+        L2 penalty on the weights, per row.
+    generator : torch.Generator
+        Source of the row order and of the noise, on the CPU.
+    validation : tuple (x, weight), default=None
+        Rows whose ELBO is watched; the parameters of the best look are restored at the end, from a copy.
+    patience : int, default=None
+        Stop after so many looks without an improvement by more than `tol`; None never stops.
+    schedule : bool, default=True
+        Phase the KL term in over the first `WARM_UP` of the budget and let the learning rate follow a half cosine down
+        to 0. False holds both constant, for training without a known end.
+    adam_state : dict, default=None
+        Where the optimiser goes on from.
+    on_epoch : callable, default=None
+        ``on_epoch(epoch, history) -> bool``, called after each epoch; True stops.
+
+    Returns
+    -------
+    history : History
+    adam_state : dict
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
+    """
+    n = len(x)
+    n_batches = math.ceil(n / batch_size)
+    rows_per_batch = math.ceil(n / n_batches)
+    n_steps = n_epochs * n_batches
+    epochs_per_check = math.ceil(STEPS_PER_CHECK / n_batches)
+    step = AutogradStep(vae, penalty, adam_state)
+    watch = None if validation is None else _Watch(vae, *validation, beta=beta, tol=tol, seed=generator.initial_seed())
+    start = _copy_state(vae)
+    history = History()
+
+    with _private_rng(vae, generator):
+        for epoch in range(n_epochs):
+            vae.train()
+            order = torch.randperm(n, generator=generator).to(x.device)
+            noise = torch.randn(n, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+            for first in range(0, n, rows_per_batch):
+                rows = order[first : first + rows_per_batch]
+                beta_now, rate_now = beta, learning_rate
+                if schedule:
+                    progress = history.n_steps / n_steps
+                    beta_now = beta * min(1.0, (progress + 1 / n_steps) / WARM_UP)
+                    rate_now = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+                step(
+                    x[rows],
+                    None if weight is None else weight[rows],
+                    noise[first : first + rows_per_batch],
+                    beta_now,
+                    rate_now,
+                )
+                history.n_steps += 1
+            vae.eval()
+            nll, kl = (step.totals / n).tolist()
+            step.totals.zero_()
+            history.loss_curve.append(nll + beta * kl)
+            if not math.isfinite(history.loss_curve[-1]):
+                vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
+                raise FloatingPointError(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
+            exhausted = False
+            if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
+                history.validation_scores.append(watch.look())
+                exhausted = patience is not None and watch.n_without_gain >= patience
+            if (on_epoch is not None and on_epoch(epoch, history)) or exhausted:
+                break
+    if watch is not None:
+        if watch.best_state is None:  # stopped before the first look
+            history.validation_scores.append(watch.look())
+        vae.load_state_dict(watch.best_state)
+    return history, step.adam_state()
+
+
+class _Watch:
+    """The held-out ELBO, with the same noise at every look, and a copy of the parameters that had the best."""
+
+    def __init__(self, vae, x, weight, *, beta, tol, seed):
+        self.vae, self.x, self.beta, self.tol = vae, x, beta, tol
+        self.weight = torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.randn(len(x), vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+        self.best_score, self.best_state, self.n_without_gain = -math.inf, None, 0
+        self._reference = -math.inf  # the score that the next gain is measured from
+
+    @torch.no_grad()
+    def look(self):
+        total = 0.0
+        for x, noise, weight in zip(*(t.split(8192) for t in (self.x, self.noise, self.weight)), strict=True):
+            nll, kl = self.vae.elbo_terms(x, noise)
+            total -= float(((nll + self.beta * kl) * weight).sum())
+        score = total / float(self.weight.sum())
+        if score > self.best_score or self.best_state is None:
+            self.best_score, self.best_state = score, _copy_state(self.vae)
+        gained = score > self._reference + self.tol
+        self.n_without_gain = 0 if gained else self.n_without_gain + 1
+        self._reference = score if gained else self._reference
+        return score
+
+
+def _copy_state(vae):
+    """A copy of every parameter and buffer: `state_dict` alone only refers to them."""
+    return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
+
+
+@contextlib.contextmanager
+def _private_rng(vae, generator):
+    """Custom modules may draw (dropout) from torch's global generator: lend it a seed, then put its state back."""
+    devices = [vae.device] if vae.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        if devices:
+            with torch.cuda.device(devices[0]):
+                torch.cuda.manual_seed(generator.initial_seed())
+        yield
