@@ -71,8 +71,8 @@ class TableEncoder:
 
     @property
     def counts_(self):
-        """dict of str to int : how many columns of each kind the encoded matrix has, in order."""
-        return {kind: int(np.sum(self.kinds_ == kind)) for kind in KINDS}
+        """dict of str to int : how many columns of each kind the encoded matrix has, in order; no kind with none."""
+        return {kind: int(np.sum(self.kinds_ == kind)) for kind in KINDS if kind in self.kinds_}
 
     @property
     def log_scale_(self):

@@ -349,7 +349,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def _build(self, x, weight, seed):
         return build_vae(
             self._table.counts_,
-            np.average(x, axis=0, weights=weight),
+            x.mean(0) if weight is None else weight @ x / weight.sum(),
             latent_dim=self.latent_dim,
             hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
             activation=self.activation,

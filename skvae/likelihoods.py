@@ -2,7 +2,8 @@
 
 Imports nothing else of the package. Each kind is a block of columns that stand side by side in the encoded matrix. It
 says four things: how many decoder outputs it reads, the log density of a cell, the mean of a cell, and how one is
-drawn. All formulas are in nats and are stable at any finite decoder output.
+drawn; and, for the hand-written training step, the gradient of the summed log density. All formulas are in nats and are
+stable at any finite decoder output.
 """
 
 import math
@@ -33,6 +34,13 @@ class Normal(nn.Module):
     Parameters
     ----------
     n_columns : int
+
+    Notes
+    -----
+    `backward_`, here and in the other kinds, is what `log_prob` is to autograd: given the cells `x` and the decoder's
+    outputs, each (n, n_columns), the `scale` of each row in the loss, (n,), and its sum `total`, (), it overwrites the
+    outputs by the loss's gradient, fills `grads` with that of the block's own parameters, and returns the loss by column,
+    (n_columns,).
     """
 
     def __init__(self, n_columns):
@@ -43,6 +51,16 @@ class Normal(nn.Module):
     def log_prob(self, x, mean):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
         return normal_log_prob(x, mean, self.log_std)
+
+    def backward_(self, x, mean, scale, total, grads):
+        """Overwrite `mean` by the gradient of ``sum(scale * -log_prob)`` and set that of `log_std`; the sum by column."""
+        log_std = self.log_std.detach()
+        precision = torch.exp(-log_std)
+        r = mean.sub_(x).mul_(precision)
+        squares = torch.mv((r * r).t(), scale)
+        torch.sub(total, squares, out=grads["log_std"])
+        r.mul_(precision).mul_(scale[:, None])
+        return squares.mul_(0.5).addcmul_(log_std + _HALF_LOG_2PI, total)
 
     def mean(self, mean):
         """Mean of each cell, shape (..., n_columns)."""
@@ -78,6 +96,12 @@ class Bernoulli(nn.Module):
     def log_prob(self, x, logits):
         """Log mass of each cell, shape (..., n_columns), in nats."""
         return bernoulli_log_prob(x, logits)
+
+    def backward_(self, x, logits, scale, total, grads):
+        """Overwrite `logits` by the gradient of ``sum(scale * -log_prob)``, expected - observed; the sum by column."""
+        nll = torch.mv(bernoulli_log_prob(x, logits).t(), scale).neg_()
+        logits.sigmoid_().sub_(x).mul_(scale[:, None])
+        return nll
 
     def mean(self, logits):
         """Probability of a one, shape (..., n_columns)."""

@@ -1,6 +1,8 @@
 """The encoder, the decoder, and the variational autoencoder they make with a likelihood."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,15 +11,72 @@ from torch.nn import functional as F
 
 from skvae.likelihoods import Likelihood
 
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation with its derivative beside it.
+
+    Attributes
+    ----------
+    forward : callable
+        ``forward(x, out=out)``, elementwise; `out` may be `x` if the derivative is told from the output.
+    backward : callable
+        ``backward(grad, saved)`` multiplies `grad` in place by the derivative, told from what was saved.
+    derivative_from : {"input", "output"}
+        What that is.
+    """
+
+    forward: Callable
+    backward: Callable
+    derivative_from: str
+
+    def __call__(self, x):
+        return self.forward(x)
+
+
+def _softplus(x, out=None):
+    return F.softplus(x) if out is None else aten.softplus.out(x, out=out)
+
+
+def _relu(x, out=None):
+    return torch.relu(x) if out is None else torch.clamp_min(x, 0, out=out)
+
+
+def _elu(x, out=None):
+    return F.elu(x) if out is None else aten.elu.out(x, out=out)
+
+
+def _silu(x, out=None):
+    return F.silu(x) if out is None else aten.silu.out(x, out=out)
+
+
+def _gelu(x, out=None):
+    return F.gelu(x) if out is None else aten.gelu.out(x, out=out)
+
+
+def _identity(x, out=None):
+    return x
+
+
 ACTIVATIONS = {
-    "identity": lambda x: x,
-    "logistic": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": F.relu,
-    "elu": F.elu,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "softplus": F.softplus,
+    "identity": Activation(_identity, lambda grad, y: grad, "output"),
+    "logistic": Activation(
+        torch.sigmoid, lambda grad, y: aten.sigmoid_backward.grad_input(grad, y, grad_input=grad), "output"
+    ),
+    "tanh": Activation(torch.tanh, lambda grad, y: aten.tanh_backward.grad_input(grad, y, grad_input=grad), "output"),
+    "relu": Activation(
+        _relu, lambda grad, y: aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad), "output"
+    ),
+    "elu": Activation(
+        _elu, lambda grad, y: aten.elu_backward.grad_input(grad, 1, 1, 1, True, y, grad_input=grad), "output"
+    ),
+    "silu": Activation(_silu, lambda grad, x: aten.silu_backward.grad_input(grad, x, grad_input=grad), "input"),
+    "gelu": Activation(_gelu, lambda grad, x: aten.gelu_backward.grad_input(grad, x, grad_input=grad), "input"),
+    "softplus": Activation(
+        _softplus, lambda grad, x: aten.softplus_backward.grad_input(grad, x, 1, 20, grad_input=grad), "input"
+    ),
 }
 
 LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0
@@ -96,7 +155,8 @@ class VAE(nn.Module):
     def encode(self, x):
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
         z_mean, z_logvar = self.encoder(x.clamp(-INPUT_MAX, INPUT_MAX)).chunk(2, dim=-1)
-        return z_mean, z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+        # Straight through: a gradient that would lead back into the range is not cut off.
+        return z_mean, z_logvar + (z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) - z_logvar).detach()
 
     def decode(self, z):
         """Likelihood parameters, shape (n, n_outputs)."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from skvae.steps import make_step
+
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
 STEPS_PER_CHECK = 50  # the validation rows are looked at after an epoch, or after this many steps if epochs are shorter
 
@@ -17,57 +19,6 @@ class History:
     loss_curve: list = field(default_factory=list)
     validation_scores: list = field(default_factory=list)
     n_steps: int = 0
-
-
-class AutogradStep:
-    """One gradient step on any `VAE`, by autograd and `torch.optim.Adam`.
-
-    Parameters
-    ----------
-    vae : VAE
-        Trained in place.
-    penalty : float
-        L2 penalty on the weight matrices, per row: the step minimises the batch's mean loss plus half of this times
-        their sum of squares.
-    adam_state : dict or None
-        What `adam_state` returned earlier, to go on from there.
-    """
-
-    def __init__(self, vae, penalty, adam_state=None):
-        self.vae = vae
-        groups = [
-            {"params": [p for p in vae.parameters() if p.ndim >= 2], "weight_decay": penalty},
-            {"params": [p for p in vae.parameters() if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], fused=True)
-        for name, p in vae.named_parameters():
-            if adam_state is not None and name in adam_state:
-                state = {key: torch.tensor(value, device=p.device) for key, value in adam_state[name].items()}
-                self.optimizer.state[p] = state
-        self.totals = torch.zeros(2, dtype=torch.float64, device=vae.device)
-
-    def __call__(self, x, weight, noise, beta, learning_rate):
-        """Step on the rows `x`, shape (n, n_columns), with `weight` (n,) or None and `noise` (n, latent_dim)."""
-        nll, kl = self.vae.elbo_terms(x, noise)
-        if weight is not None:
-            nll, kl = nll * weight, kl * weight
-        nll, kl = nll.sum(), kl.sum()
-        self.optimizer.zero_grad()
-        ((nll + beta * kl) / len(x)).backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.vae.likelihood.project()
-        self.totals += torch.stack([nll.detach(), kl.detach()])
-
-    def adam_state(self):
-        """The optimiser's step count and moments of each parameter, by name, as numpy arrays of their own."""
-        state = self.optimizer.state
-        return {
-            name: {key: value.cpu().numpy().copy() for key, value in state[p].items()}
-            for name, p in self.vae.named_parameters()
-            if p in state
-        }
 
 
 def train(
@@ -136,34 +87,25 @@ def train(
     rows_per_batch = math.ceil(n / n_batches)
     n_steps = n_epochs * n_batches
     epochs_per_check = math.ceil(STEPS_PER_CHECK / n_batches)
-    step = AutogradStep(vae, penalty, adam_state)
+    step = make_step(vae, x, penalty, adam_state)
+    x = torch.cat([x, x.new_ones(n, 1)], dim=1)  # the last column meets the biases
     watch = None if validation is None else _Watch(vae, *validation, beta=beta, tol=tol, seed=generator.initial_seed())
     start = _copy_state(vae)
     history = History()
 
-    with _private_rng(vae, generator):
+    with contextlib.closing(_Released(step)), _private_rng(vae, generator):
         for epoch in range(n_epochs):
             vae.train()
-            order = torch.randperm(n, generator=generator).to(x.device)
-            noise = torch.randn(n, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
-            for first in range(0, n, rows_per_batch):
-                rows = order[first : first + rows_per_batch]
+            for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
                 beta_now, rate_now = beta, learning_rate
                 if schedule:
                     progress = history.n_steps / n_steps
                     beta_now = beta * min(1.0, (progress + 1 / n_steps) / WARM_UP)
                     rate_now = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-                step(
-                    x[rows],
-                    None if weight is None else weight[rows],
-                    noise[first : first + rows_per_batch],
-                    beta_now,
-                    rate_now,
-                )
+                step(x[rows], None if weight is None else weight[rows], noise, beta_now, rate_now)
                 history.n_steps += 1
             vae.eval()
-            nll, kl = (step.totals / n).tolist()
-            step.totals.zero_()
+            nll, kl = (total / n for total in step.pop_totals())
             history.loss_curve.append(nll + beta * kl)
             if not math.isfinite(history.loss_curve[-1]):
                 vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
@@ -174,11 +116,25 @@ def train(
                 exhausted = patience is not None and watch.n_without_gain >= patience
             if (on_epoch is not None and on_epoch(epoch, history)) or exhausted:
                 break
-    if watch is not None:
-        if watch.best_state is None:  # stopped before the first look
-            history.validation_scores.append(watch.look())
-        vae.load_state_dict(watch.best_state)
+        if watch is not None:
+            if watch.best_state is None:  # stopped before the first look
+                history.validation_scores.append(watch.look())
+            vae.load_state_dict(watch.best_state)
     return history, step.adam_state()
+
+
+def _batches(n, rows_per_batch, latent_dim, x, generator):
+    """The batches of an epoch: row numbers, shape (rows,), and noise, shape (latent_dim, rows)."""
+    order = torch.randperm(n, generator=generator).to(x.device)
+    noise = torch.randn(latent_dim, n, generator=generator, dtype=x.dtype).to(x.device)
+    return zip(order.split(rows_per_batch), noise.split(rows_per_batch, dim=1), strict=True)
+
+
+class _Released:
+    """Closes a step: the module's parameters are its own again, whatever happened."""
+
+    def __init__(self, step):
+        self.close = step.release
 
 
 class _Watch:
