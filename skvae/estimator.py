@@ -516,9 +516,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
         name = self.latent_density if latent_density is None else latent_density
         if name not in LATENT_DENSITIES:
-            raise ValueError(
-                f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}."
-            )
+            raise ValueError(f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}.")
         generator = _generator(random_state)
         dtype = torch.float32 if self._table.dtype_ == np.float32 else torch.float64
         z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, dtype)

@@ -157,22 +157,27 @@ class Likelihood(nn.Module):
         -------
         log_prob : tensor of shape (..., n_columns), in nats of the encoded units
         """
-        return torch.cat([block.log_prob(cells, out) for block, out, cells in self._each(outputs, x)], dim=-1)
+        return _side_by_side([block.log_prob(cells, out) for block, out, cells in self._each(outputs, x)], outputs)
 
     def mean(self, outputs):
         """Mean of each cell, shape (..., n_columns)."""
-        return torch.cat([block.mean(out) for block, out, _ in self._each(outputs)], dim=-1)
+        return _side_by_side([block.mean(out) for block, out, _ in self._each(outputs)], outputs)
 
     def draw(self, outputs, generator):
         """One draw of each cell, shape (..., n_columns)."""
-        return torch.cat([block.draw(out, generator) for block, out, _ in self._each(outputs)], dim=-1)
+        return _side_by_side([block.draw(out, generator) for block, out, _ in self._each(outputs)], outputs)
 
     def initial_outputs(self, mean):
         """Decoder outputs, shape (n_outputs,), that give columns of the stated `mean`, shape (n_columns,)."""
         means = mean.split(list(self.counts.values()))
-        return torch.cat([block.initial_outputs(m) for block, m in zip(self.blocks, means, strict=True)])
+        return _side_by_side([block.initial_outputs(m) for block, m in zip(self.blocks, means, strict=True)], mean)
 
     def project(self):
         """Put parameters that an optimiser step took out of range back into it."""
         for block in self.blocks:
             block.project()
+
+
+def _side_by_side(parts, like):
+    """The parts side by side; a table of constants only has none, and `like` then has no columns either."""
+    return torch.cat(parts, dim=-1) if parts else like
