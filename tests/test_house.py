@@ -1,0 +1,146 @@
+"""How the package is built: imports point down, importing changes nothing, everything public is documented."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skvae
+
+FOLDER = Path(skvae.__file__).parent
+FILES = {path.stem: path for path in FOLDER.glob("*.py")}
+MODULES = sorted(m.name for m in pkgutil.walk_packages(skvae.__path__, "skvae."))
+
+# what each file may import of the package; files not named here only use what an estimator fitted
+MAY_IMPORT = {
+    "columns": set(),
+    "likelihoods": set(),
+    "latent": set(),
+    "inference": {"likelihoods", "network"},
+    "network": {"likelihoods"},
+    "steps": {"likelihoods", "network"},
+    "training": {"likelihoods", "network", "steps"},
+    "estimator": {"columns", "inference", "latent", "likelihoods", "network", "steps", "training"},
+    "__init__": {"estimator", "persistence"},
+}
+TORCH_ONLY = ["likelihoods", "network", "steps", "training"]
+
+
+def imports(path):
+    """Full names of the modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "skvae"}
+    return names
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_down(name):
+    own = {module.split(".")[1] for module in imports(FILES[name]) if module.startswith("skvae.")}
+    assert own <= MAY_IMPORT.get(name, {"estimator", *MAY_IMPORT["estimator"]})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nobody_imports_the_package_root(name):
+    assert "skvae" not in imports(FILES[name])
+
+
+@pytest.mark.parametrize("name", TORCH_ONLY)
+def test_model_and_training_know_no_scikit_learn(name):
+    assert not [module for module in imports(FILES[name]) if module.split(".")[0] in {"sklearn", "pandas", "polars"}]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_optional_packages_load_where_they_are_used(name):
+    optional = {"pandas", "polars", "matplotlib", "rich", "imblearn"}
+    if name == "oversampling":
+        optional.remove("imblearn")  # imported by name only, and made of it
+    top = ast.parse(FILES[name].read_text()).body
+    for node in top:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+        assert not optional & {n.split(".")[0] for n in names}
+
+
+def test_importing_changes_nothing_and_needs_no_optional_package():
+    code = """
+import random, sys, numpy, torch, os, warnings, logging
+import sklearn, sklearn.callback
+states = lambda: (
+    random.getstate(),
+    str(numpy.random.get_state()),
+    torch.get_rng_state().tolist(),
+    torch.get_num_threads(),
+    torch.get_num_interop_threads(),
+    torch.get_default_dtype(),
+    torch.is_grad_enabled(),
+    torch.are_deterministic_algorithms_enabled(),
+    torch.get_float32_matmul_precision(),
+    torch.backends.cudnn.benchmark,
+    numpy.geterr(),
+    str(numpy.get_printoptions()),
+    dict(os.environ),
+    list(warnings.filters),
+    logging.getLogger().handlers[:],
+    sklearn.get_config(),
+)
+optional = {"pandas", "polars", "matplotlib", "rich", "imblearn"}
+before, loaded = states(), optional & set(sys.modules)
+import skvae
+after = states()
+assert [a == b for a, b in zip(before, after)] == [True] * len(before), list(zip(before, after))
+assert optional & set(sys.modules) == loaded, "an optional package was loaded"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_are_there():
+    assert "VAEEstimator" in skvae.__all__
+    for name in skvae.__all__:
+        assert getattr(skvae, name).__module__.startswith("skvae.")
+    assert skvae.__version__
+
+
+def public_callables():
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        for name, thing in vars(module).items():
+            if name.startswith("_") or getattr(thing, "__module__", None) != module_name:
+                continue
+            if inspect.isfunction(thing):
+                yield f"{module_name}.{name}", thing
+            elif inspect.isclass(thing):
+                yield f"{module_name}.{name}", thing
+                for method_name, method in vars(thing).items():
+                    if not method_name.startswith("_") and inspect.isfunction(inspect.unwrap(method)):
+                        yield f"{module_name}.{name}.{method_name}", method
+
+
+@pytest.mark.parametrize(("name", "thing"), [pytest.param(*pair, id=pair[0]) for pair in public_callables()])
+def test_everything_public_has_a_docstring(name, thing):
+    assert (inspect.getdoc(thing) or "").strip(), f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", skvae.__all__)
+def test_every_parameter_is_in_the_docstring(name):
+    thing = getattr(skvae, name)
+    methods = [thing, *(m for k, m in vars(thing).items() if not k.startswith("_") and inspect.isfunction(m))]
+    for method in methods if inspect.isclass(thing) else [thing]:
+        doc = inspect.getdoc(method)
+        for parameter in inspect.signature(method).parameters:
+            assert parameter == "self" or f"{parameter} : " in doc, f"{method.__qualname__} says nothing of {parameter}"
+
+
+def test_every_module_says_what_it_is_for():
+    for path in FILES.values():
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} has no docstring"

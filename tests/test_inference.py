@@ -1,0 +1,259 @@
+"""The log-likelihood against densities known exactly, by quadrature, and by the slow twin."""
+
+import numpy as np
+import pytest
+import torch
+from reference import SlowVAE, importance_weighted_bound, in_float64
+from scipy import integrate, stats
+
+from skvae import VAEEstimator, inference
+from skvae.inference import log_likelihood, standard_normal_draws
+
+
+def linear_model(latent_dim=2, n_columns=5, **params):
+    """A linear model of all rows and the covariance and the mean its density has, in the units of the rows."""
+    rng = np.random.default_rng(21)
+    X = rng.normal(size=(300, latent_dim)) @ rng.normal(size=(latent_dim, n_columns))
+    X = 10 * (X + 0.5 * rng.normal(size=X.shape)) + 3
+    settings = {"max_iter": 200, "batch_size": 60, "learning_rate_init": 2e-2, "early_stopping": False}
+    vae = VAEEstimator(
+        latent_dim, hidden_layer_sizes=(), likelihood="normal", random_state=0, **{**settings, **params}
+    ).fit(X)
+    return vae, X, *stated_moments(vae, X)
+
+
+def stated_moments(vae, X):
+    """Mean and covariance of x = scale * (W z + b + noise) + location, from the trained weights."""
+    module = vae.module_
+    (layer,) = module.decoder.layers
+    weight, bias = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
+    variance = np.exp(2 * module.likelihood.blocks[0].log_std.detach().double().numpy())
+    scale = X.std(0)
+    return scale * bias + X.mean(0), np.outer(scale, scale) * (weight @ weight.T + np.diag(variance))
+
+
+@pytest.fixture(scope="module")
+def linear():
+    return linear_model()
+
+
+@pytest.fixture(scope="module")
+def curved():
+    """A nonlinear model of two columns, the second a flag or a number, with one latent unit."""
+
+    def fit(kind):
+        t = np.random.default_rng(0).normal(size=400)
+        noise = np.random.default_rng(1).normal(size=(400, 2))
+        second = t**2 + 0.2 * noise[:, 1] if kind == "normal" else (t + 0.5 * noise[:, 1] > 0).astype(float)
+        X = np.column_stack([5 * t + noise[:, 0], second])
+        return X, VAEEstimator(
+            1, hidden_layer_sizes=(8,), activation="tanh", max_iter=150, batch_size=50, random_state=0
+        ).fit(X)
+
+    return {kind: fit(kind) for kind in ("normal", "bernoulli")}
+
+
+# ------------------------------------------------------------------------------------------------------ densities known
+
+
+def test_bound_reaches_the_exact_density_of_a_linear_model(linear):
+    vae, X, mean, covariance = linear
+    exact = stats.multivariate_normal(mean, covariance).logpdf(X)
+    np.testing.assert_allclose(vae.score_samples(X, n_draws=8192), exact, atol=0.02)
+    assert vae.score(X) == pytest.approx(exact.mean(), abs=0.01)
+
+
+def test_bound_rises_with_the_draws_toward_the_exact_density():
+    # too short a training leaves the posteriors wrong, and one draw far from enough
+    vae, X, mean, covariance = linear_model(max_iter=5)
+    exact = stats.multivariate_normal(mean, covariance).logpdf(X).mean()
+    bounds = [
+        np.mean([vae.score_samples(X, n_draws=k, random_state=seed).mean() for seed in range(30)])
+        for k in (1, 4, 16, 256)
+    ]
+    assert bounds[0] < bounds[1] < bounds[2] < bounds[3] < exact + 0.005
+    assert bounds[0] < exact - 0.1
+    assert bounds[3] == pytest.approx(exact, abs=0.02)
+
+
+def test_one_draw_is_the_evidence_lower_bound():
+    vae, X, *_ = linear_model(max_iter=5)
+    z_mean, z_std = vae.posterior(X)
+    kl = 0.5 * (z_mean**2 + z_std**2 - 1 - 2 * np.log(z_std)).sum(1)
+    nll, rng = [], np.random.default_rng(0)
+    noise_std = np.exp(vae.module_.likelihood.blocks[0].log_std.detach().numpy()) * X.std(0)
+    for _ in range(100):
+        decoded = vae.inverse_transform(z_mean + z_std * rng.normal(size=z_std.shape))
+        nll.append(-stats.norm(decoded, noise_std).logpdf(X).sum(1))
+    elbo = -np.mean(nll) - kl.mean()
+    one_draw = [vae.score_samples(X, n_draws=1, random_state=seed).mean() for seed in range(100)]
+    error = np.hypot(np.std(nll, axis=0).mean(), np.std(one_draw)) / np.sqrt(100)
+    assert np.mean(one_draw) == pytest.approx(elbo, abs=5 * error)
+
+
+@pytest.mark.parametrize("kind", ["normal", "bernoulli"])
+def test_score_is_that_of_quadrature_over_the_latent_unit(curved, kind):
+    X, vae = curved[kind]
+    (first, last), likelihood = vae.module_.decoder.layers, vae.module_.likelihood
+    w1, b1, w2, b2 = (p.detach().double().numpy() for p in (first.weight, first.bias, last.weight, last.bias))
+    location, scale = X.mean(0), X.std(0)
+    noise_std = np.exp(likelihood.blocks[0].log_std.detach().double().numpy())
+
+    def joint(z, row):
+        outputs = np.tanh(np.multiply.outer(z, w1[:, 0]) + b1) @ w2.T + b2
+        number = stats.norm(location[0] + scale[0] * outputs[..., 0], scale[0] * noise_std[0]).pdf(row[0])
+        if kind == "normal":
+            second = stats.norm(location[1] + scale[1] * outputs[..., 1], scale[1] * noise_std[1]).pdf(row[1])
+        else:
+            second = stats.bernoulli(1 / (1 + np.exp(-outputs[..., 1]))).pmf(row[1])
+        return stats.norm.pdf(z) * number * second
+
+    rows, grid = X[::10], np.linspace(-10, 10, 4001)
+    exact = np.array([np.log(integrate.simpson(joint(grid, row), x=grid)) for row in rows])
+    adaptive, _ = integrate.quad(joint, -10, 10, args=(rows[0],), points=vae.transform(rows[:1])[0], limit=200)
+    assert exact[0] == pytest.approx(np.log(adaptive), abs=1e-6)
+    np.testing.assert_allclose(vae.score_samples(rows, n_draws=16384), exact, atol=0.03)
+    assert vae.score(rows) == pytest.approx(exact.mean(), abs=0.02)
+
+
+def test_density_integrates_to_one(curved):
+    X, vae = curved["normal"]
+    axes = [np.linspace(c.mean() - 8 * c.std(), c.mean() + 8 * c.std(), 161) for c in X.T]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    density = np.exp(vae.score_samples(grid.reshape(-1, 2), n_draws=256)).reshape(grid.shape[:2])
+    total = integrate.simpson(integrate.simpson(density, x=axes[1]), x=axes[0])
+    # where the encoder has seen no rows, the bound lies below
+    assert total == pytest.approx(1, abs=0.03)
+
+
+def test_density_over_a_number_and_mass_over_a_flag_sum_to_one(curved):
+    X, vae = curved["bernoulli"]
+    axis = np.linspace(X[:, 0].mean() - 8 * X[:, 0].std(), X[:, 0].mean() + 8 * X[:, 0].std(), 801)
+    total = sum(
+        integrate.simpson(np.exp(vae.score_samples(np.column_stack([axis, np.full(801, flag)]), n_draws=512)), x=axis)
+        for flag in (0.0, 1.0)
+    )
+    assert total == pytest.approx(1, abs=0.02)
+
+
+def test_mean_score_of_own_rows_is_minus_the_entropy(linear):
+    vae, _, mean, covariance = linear
+    own = vae.sample(20_000, random_state=0)
+    entropy = stats.multivariate_normal(mean, covariance).entropy()
+    scores = vae.score_samples(own)
+    assert scores.mean() == pytest.approx(-entropy, abs=5 * scores.std() / np.sqrt(len(own)) + 0.01)
+
+
+def test_own_rows_score_as_quadrature_says(curved):
+    """The entropy of a two-column model: minus the integral of p log p."""
+    X, vae = curved["normal"]
+    axes = [np.linspace(c.mean() - 8 * c.std(), c.mean() + 8 * c.std(), 161) for c in X.T]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    log_density = vae.score_samples(grid.reshape(-1, 2), n_draws=256).reshape(grid.shape[:2])
+    entropy = -integrate.simpson(integrate.simpson(np.exp(log_density) * log_density, x=axes[1]), x=axes[0])
+    scores = vae.score_samples(vae.sample(20_000, random_state=0))
+    assert scores.mean() == pytest.approx(-entropy, abs=5 * scores.std() / np.sqrt(20_000) + 0.05)
+
+
+# -------------------------------------------------------------------------------------------------------- the slow twin
+
+
+def test_bound_is_that_of_the_twin_for_the_same_draws(curved):
+    for X, vae in curved.values():
+        module = in_float64(vae.module_)
+        x = torch.from_numpy(vae._table.encode(X[:7]))
+        draws = standard_normal_draws(16, 1, 0)
+        expected = importance_weighted_bound(SlowVAE(module), x, draws)
+        torch.testing.assert_close(log_likelihood(module, x, draws), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_bound_is_that_of_plain_monte_carlo(curved):
+    X, vae = curved["normal"]
+    module = in_float64(vae.module_)
+    x = torch.from_numpy(vae._table.encode(X[:3]))
+    draws = torch.randn(3, 4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = importance_weighted_bound(SlowVAE(module), x, draws).numpy()
+    quasi = log_likelihood(module, x, standard_normal_draws(4096, 1, 1)).numpy()
+    np.testing.assert_allclose(quasi, plain, atol=0.1)
+
+
+def test_memory_is_bounded_whatever_the_draws_and_the_chunks_change_nothing(linear, monkeypatch):
+    vae, X, *_ = linear
+    whole = vae.score_samples(X, n_draws=32)
+    seen, decode = [], type(vae.module_).decode
+    monkeypatch.setattr(type(vae.module_), "decode", lambda self, z: seen.append(len(z)) or decode(self, z))
+    monkeypatch.setattr(inference, "CELLS_PER_CHUNK", 32 * 5 * 10)
+    np.testing.assert_allclose(vae.score_samples(X, n_draws=32), whole, rtol=1e-12)
+    assert max(seen) <= 32 * 10
+    assert sum(seen) == 32 * len(X)
+
+
+# ------------------------------------------------------------------------------------------------------------ the draws
+
+
+def test_quasi_random_draws_are_standard_normal():
+    draws = standard_normal_draws(4096, 5, 0).numpy()
+    assert draws.shape == (4096, 5)
+    for column in draws.T:
+        assert stats.kstest(column, "norm").pvalue > 0.05
+    np.testing.assert_allclose(np.cov(draws.T), np.eye(5), atol=0.05)
+
+
+def test_shorter_sequences_begin_longer_ones():
+    np.testing.assert_array_equal(standard_normal_draws(100, 3, 0)[:10], standard_normal_draws(10, 3, 0))
+    assert standard_normal_draws(1, 3, 0).shape == (1, 3)
+
+
+def test_draws_follow_their_seed():
+    assert torch.equal(standard_normal_draws(8, 2, 0), standard_normal_draws(8, 2, 0))
+    assert not torch.equal(standard_normal_draws(8, 2, 0), standard_normal_draws(8, 2, 1))
+
+
+def test_quasi_random_draws_scatter_less_than_independent_ones(curved):
+    X, vae = curved["normal"]
+    module = in_float64(vae.module_)
+    x = torch.from_numpy(vae._table.encode(X[:20]))
+    generator = torch.Generator().manual_seed(0)
+    quasi = [log_likelihood(module, x, standard_normal_draws(64, 1, seed)) for seed in range(20)]
+    plain = [log_likelihood(module, x, torch.randn(64, 1, dtype=torch.float64, generator=generator)) for _ in range(20)]
+    assert torch.stack(quasi).std(0).mean() < 0.5 * torch.stack(plain).std(0).mean()
+
+
+def test_the_same_call_gives_the_same_numbers_and_a_seed_other_ones(linear):
+    vae, X, *_ = linear
+    np.testing.assert_array_equal(vae.score_samples(X), vae.score_samples(X))
+    np.testing.assert_array_equal(vae.score_samples(X, random_state=1), vae.score_samples(X, random_state=1))
+    assert not np.array_equal(vae.score_samples(X, random_state=1), vae.score_samples(X))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_row_scores_alike_whatever_stands_around_it(linear, dtype):
+    vae, X, *_ = linear
+    X = X.astype(dtype)
+    scores = vae.score_samples(X)
+    assert scores.shape == (300,)
+    tolerance = {"rtol": 1e-10} if dtype == np.float64 else {"rtol": 1e-5, "atol": 1e-4}
+    np.testing.assert_allclose(vae.score_samples(X[::-1])[::-1], scores, **tolerance)
+    np.testing.assert_allclose([vae.score_samples(X[i : i + 1])[0] for i in range(5)], scores[:5], **tolerance)
+    np.testing.assert_allclose(vae.score_samples(np.vstack([X[:2], 1e6 * X]))[:2], scores[:2], **tolerance)
+
+
+def test_score_is_the_weighted_mean(linear):
+    vae, X, *_ = linear
+    weight = np.random.default_rng(0).uniform(size=300)
+    assert vae.score(X) == pytest.approx(vae.score_samples(X).mean(), rel=1e-12)
+    assert vae.score(X, sample_weight=weight) == pytest.approx(np.average(vae.score_samples(X), weights=weight))
+
+
+@pytest.mark.parametrize("n_draws", [0, -1, 1.5, "many", None, True], ids=str)
+def test_number_of_draws_must_be_a_positive_integer(linear, n_draws):
+    vae, X, *_ = linear
+    with pytest.raises(ValueError, match=f"n_draws must be an integer of at least 1, got {n_draws!r}"):
+        vae.score_samples(X, n_draws=n_draws)
+
+
+def test_constant_columns_do_not_count(linear):
+    _, X, *_ = linear
+    model = VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=2, random_state=0)
+    with_constant = np.column_stack([X[:, :2], np.full(300, 7.0), X[:, 2:]])
+    np.testing.assert_array_equal(model.fit(with_constant).score_samples(with_constant), model.fit(X).score_samples(X))
