@@ -18,7 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skvae.columns import TableEncoder
+from skvae.columns import KINDS, TableEncoder, TableReader, as_table
 from skvae.inference import log_likelihood, standard_normal_draws
 from skvae.latent import LATENT_DENSITIES
 from skvae.network import ACTIVATIONS, build_vae, kl_divergence
@@ -152,7 +152,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "likelihood": [StrOptions({"auto", "normal", "bernoulli"}), dict],
+        "likelihood": [StrOptions({"auto", *KINDS} - {"categorical"}), dict],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+        "handle_unknown": [StrOptions({"error", "ignore"})],
         "latent_density": [StrOptions(set(LATENT_DENSITIES))],
         "beta": [Interval(Real, 0, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -178,6 +180,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         hidden_layer_sizes=(128, 128),
         activation="silu",
         likelihood="auto",
+        categorical_features="from_dtype",
+        handle_unknown="error",
         latent_density="prior",
         beta=1.0,
         alpha=0.0,
@@ -199,6 +203,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.likelihood = likelihood
+        self.categorical_features = categorical_features
+        self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta
         self.alpha = alpha
@@ -274,17 +280,25 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         self._check_parameters()
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        rows, weight, container = values, None, X
+        rows, weight = self._read(X, reset=reset), None
         if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, values, dtype=np.float64, ensure_non_negative=True)
-            rows, weight = _positive(values, weight)
+            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+            rows, weight = _positive(rows, weight)
         if reset:
-            self._table = TableEncoder().fit(rows, container, likelihood=self.likelihood, sample_weight=weight)
+            self._table = TableEncoder().fit(
+                rows,
+                labels=self._reader.labels_,
+                names=self._reader.names_,
+                levels=self._reader.levels_,
+                boolean=self._reader.boolean_,
+                likelihood=self.likelihood,
+                sample_weight=weight,
+            )
+            self._log_scale = float(self._table.log_scale_.sum())
             self._adam_state = None
         elif not schedule:
             self._table.check_constant(rows)
-        x = self._table.encode(rows)
+        x = self._table.encode(rows, np.float32, n_spare=1)
         if reset:
             self.module_ = self._build(x, weight, seed)
         elif self.latent_dim != self.module_.latent_dim:
@@ -348,8 +362,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     def _build(self, x, weight, seed):
         return build_vae(
-            self._table.counts_,
-            x.mean(0) if weight is None else weight @ x / weight.sum(),
+            self._table.layout_,
+            (x.mean(0) if weight is None else weight @ x / weight.sum())[:-1],
             latent_dim=self.latent_dim,
             hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
             activation=self.activation,
@@ -388,25 +402,26 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         return {"module_": copy.deepcopy(self.module_).eval()}
 
     def _report(self, epoch, n_epochs, history):
-        line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._table.log_scale_:.4f}"
+        line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._log_scale:.4f}"
         if history.validation_scores:
-            line += f", validation score {history.validation_scores[-1] - self._table.log_scale_:.4f}"
+            line += f", validation score {history.validation_scores[-1] - self._log_scale:.4f}"
         print(line + " nats per row")
 
     def _describe_divergence(self, x, error):
         with torch.no_grad():
-            largest = x.abs().amax(0)
-        j = self._table.order_[int(largest.argmax())]
+            layout = self._table.layout_
+            largest = x[:, layout.n_counts : layout.first_known].abs().amax(0)
+        label = self._table.labels_[self._table.order_[int(largest.argmax())]] if len(largest) else "?"
         return (
-            f"Training stopped: {error}. The most likely cause is column {self._table.names_[j]}, whose largest value "
-            f"lies {float(largest.max()):.3g} deviations from its mean. Clip or transform it (for instance with "
+            f"Training stopped: {error}. The most likely cause is column {label}, whose largest value "
+            f"lies {float(largest.max()) if len(largest) else 0:.3g} deviations from its mean. Clip or transform it (for instance with "
             f"PowerTransformer), or lower learning_rate_init={self.learning_rate_init}."
         )
 
     @torch.no_grad()
     def _store(self, history, x, *, goes_on):
         """Set the fitted attributes after training on the encoded rows `x`."""
-        shift = self._table.log_scale_
+        shift = self._log_scale
         losses = [loss + shift for loss in history.loss_curve]
         self.loss_curve_ = [*self.loss_curve_, *losses] if goes_on else losses
         self.n_iter_ = len(self.loss_curve_)
@@ -518,7 +533,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         if name not in LATENT_DENSITIES:
             raise ValueError(f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}.")
         generator = _generator(random_state)
-        dtype = torch.float32 if self._table.dtype_ == np.float32 else torch.float64
+        dtype = torch.float32 if self._reader.dtype_ == np.float32 else torch.float64
         z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, dtype)
         return self._decode(z, generator if noise else None)
 
@@ -548,11 +563,12 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         check_is_fitted(self)
         if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
             raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
-        x = self._encode(X)
+        x, known = self._encode(X)
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        return log_likelihood(module, x, draws).cpu().numpy() - x.new_tensor(self._table.log_scale_).item()
+        jacobian = known.to(x.dtype) @ torch.from_numpy(self._table.log_scale_).to(known.device, x.dtype)
+        return (log_likelihood(module, x, known, draws) - jacobian).cpu().numpy()
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
@@ -580,11 +596,21 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     # ---------------------------------------------------------------------------------------------------------- kernels
 
+    def _read(self, X, *, reset):
+        """Values of a table, shape (n_samples, n_features), NaN where a cell is missing."""
+        X = as_table(X)
+        validate_data(self, X, skip_check_array=True, reset=reset)
+        if reset:
+            self._reader = TableReader()
+            return self._reader.fit(X, categorical_features=self.categorical_features)
+        return self._reader.read(X, self.handle_unknown)
+
     def _encode(self, X):
-        """Validated rows as an encoded tensor on the model's device."""
+        """Encoded rows as a tensor on the model's device, and which of the modelled cells are known."""
         check_is_fitted(self)
-        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return torch.from_numpy(self._table.encode(values)).to(self.module_.device)
+        values = self._read(X, reset=False)
+        x = torch.from_numpy(self._table.encode(values, n_spare=1))
+        return x.to(self.module_.device), torch.from_numpy(self._table.known(values)).to(self.module_.device)
 
     def _tensor(self, array):
         return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
@@ -599,7 +625,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     @torch.no_grad()
     def _posterior(self, X):
-        x = self._encode(X)
+        x, _ = self._encode(X)
         module = self._module_for(x)
         chunks = [module.encode(rows) for rows in x.split(_ROWS_PER_CHUNK)]
         z_mean, z_logvar = (torch.cat(parts) for parts in zip(*chunks, strict=True))
@@ -615,10 +641,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             outputs = module.decode(points)
             likelihood = module.likelihood
             encoded.append(likelihood.mean(outputs) if generator is None else likelihood.draw(outputs, generator))
-        return self._table.decode(torch.cat(encoded).cpu().numpy())
+        return self._reader.write(self._table.decode(torch.cat(encoded).double().cpu().numpy()))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

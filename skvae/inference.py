@@ -22,7 +22,7 @@ def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
 
 
 @torch.no_grad()
-def log_likelihood(vae, x, draws):
+def log_likelihood(vae, x, known, draws):
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
     ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`` with ``z_k = z_mean + z_std * draws[k]``: the same draws serve every
@@ -31,8 +31,10 @@ def log_likelihood(vae, x, draws):
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, n_columns)
-        Encoded rows.
+    x : tensor of shape (n, layout.width + 1)
+        Encoded rows, with a last column of ones.
+    known : tensor of bool of shape (n, n_columns)
+        The cells that count: the others are integrated out (Mattei & Frellsen, 2019).
     draws : tensor of shape (K, latent_dim)
 
     Returns
@@ -43,10 +45,11 @@ def log_likelihood(vae, x, draws):
     chunks = []
     widest = max([p.shape[0] for p in vae.parameters() if p.ndim == 2] + [vae.likelihood.n_outputs, 1])
     rows_per_chunk = max(1, CELLS_PER_CHUNK // (len(draws) * widest))
-    for rows in x.split(rows_per_chunk):
+    for rows, mask in zip(x.split(rows_per_chunk), known.split(rows_per_chunk), strict=True):
         z_mean, z_logvar = vae.encode(rows)  # (n, latent_dim)
         z = z_mean + torch.exp(0.5 * z_logvar) * draws[:, None]  # (K, n, latent_dim)
-        log_x = vae.likelihood.log_prob(rows, vae.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])).sum(-1)  # (K, n)
+        outputs = vae.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (K, n, n_outputs)
+        log_x = torch.where(mask, vae.likelihood.log_prob(rows, outputs), 0.0).sum(-1)  # (K, n)
         log_ratio = -0.5 * (z**2).sum(-1) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
         chunks.append(torch.logsumexp(log_x + log_ratio, dim=0) - math.log(len(draws)))
     return torch.cat(chunks)

@@ -131,7 +131,7 @@ class VAE(nn.Module):
     Parameters
     ----------
     encoder : torch.nn.Module
-        (n, n_columns) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
+        (n, layout.n_inputs) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
     decoder : torch.nn.Module
         (n, latent_dim) -> (n, n_outputs): what the likelihood reads.
     likelihood : Likelihood
@@ -140,7 +140,8 @@ class VAE(nn.Module):
 
     Notes
     -----
-    Rows are *encoded* rows: the columns the model was fitted on, standardised and grouped by kind.
+    Rows are *encoded* rows, as ``likelihood.layout`` lays them out, with a last column of ones (which meets the biases in the
+    hand-written training step).
     """
 
     def __init__(self, encoder, decoder, likelihood, latent_dim):
@@ -154,7 +155,8 @@ class VAE(nn.Module):
 
     def encode(self, x):
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
-        z_mean, z_logvar = self.encoder(x.clamp(-INPUT_MAX, INPUT_MAX)).chunk(2, dim=-1)
+        inputs = x[..., self.likelihood.layout.n_counts : -1]
+        z_mean, z_logvar = self.encoder(inputs.clamp(-INPUT_MAX, INPUT_MAX)).chunk(2, dim=-1)
         # Straight through: a gradient that would lead back into the range is not cut off.
         return z_mean, z_logvar + (z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) - z_logvar).detach()
 
@@ -163,7 +165,7 @@ class VAE(nn.Module):
         return self.decoder(z)
 
     def forward(self, x):
-        """Mean of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
+        """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
         return self.likelihood.mean(self.decode(self.encode(x)[0]))
 
     def elbo_terms(self, x, noise):
@@ -171,7 +173,7 @@ class VAE(nn.Module):
 
         Parameters
         ----------
-        x : tensor of shape (n, n_columns)
+        x : tensor of shape (n, layout.width + 1)
         noise : tensor of shape (n, latent_dim)
             Standard normal; z = z_mean + z_std * noise.
 
@@ -191,7 +193,7 @@ class VAE(nn.Module):
         # Custom modules are pickled by themselves, from the CPU, so that a file loads where there is no GPU.
         own = {name: p for name, p in _arrays(self).items() if name.startswith("likelihood.")}
         encoder, decoder = (copy.deepcopy(m).cpu() if is_custom(m) else m for m in (self.encoder, self.decoder))
-        return _rebuild_vae, (encoder, decoder, self.likelihood.counts, self.latent_dim, own, self.training)
+        return _rebuild_vae, (encoder, decoder, self.likelihood.layout, self.latent_dim, own, self.training)
 
 
 def kl_divergence(z_mean, z_logvar):
@@ -204,14 +206,15 @@ def is_custom(module):
     return not isinstance(module, MLP)
 
 
-def build_vae(n_columns_by_kind, column_means, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
+def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
     """A freshly initialised VAE.
 
     Parameters
     ----------
-    n_columns_by_kind : dict of str to int
-    column_means : ndarray of shape (n_columns,)
-        Means of the encoded columns; the built-in decoder starts there.
+    layout : Layout
+        Where what stands in an encoded row.
+    mean : ndarray of shape (layout.width,)
+        Mean of the encoded rows; the built-in decoder starts there.
     latent_dim : int
     hidden_layer_sizes : sequence of int
         Widths of the encoder's hidden layers; the decoder has them in reverse.
@@ -228,17 +231,17 @@ def build_vae(n_columns_by_kind, column_means, *, latent_dim, hidden_layer_sizes
     -------
     vae : VAE
     """
-    likelihood = Likelihood(n_columns_by_kind)
+    likelihood = Likelihood(layout)
     generator = torch.Generator().manual_seed(seed)
     hidden = tuple(hidden_layer_sizes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        encoder = _make("encoder", encoder, likelihood.n_columns, 2 * latent_dim, hidden, activation, generator)
+        encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator)
         decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
     if not is_custom(decoder):
         with torch.no_grad():
-            means = torch.from_numpy(np.asarray(column_means, dtype=np.float32))
-            decoder.layers[-1].bias.copy_(likelihood.initial_outputs(means))
+            start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
+            decoder.layers[-1].bias.copy_(start)
     return VAE(encoder, decoder, likelihood, latent_dim)
 
 
@@ -287,8 +290,8 @@ def _rebuild(cls, args, arrays, training):
     return _load(cls(*args), arrays, training)
 
 
-def _rebuild_vae(encoder, decoder, counts, latent_dim, arrays, training):
+def _rebuild_vae(encoder, decoder, layout, latent_dim, arrays, training):
     likelihood = _load(
-        Likelihood(counts), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
+        Likelihood(layout), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
     )
     return VAE(encoder, decoder, likelihood, latent_dim).train(training)

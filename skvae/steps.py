@@ -15,8 +15,8 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 def make_step(vae, x, penalty, adam_state=None):
     """The fastest step that can train `vae` on rows like `x`."""
-    built_in = type(vae.encoder) is MLP and type(vae.decoder) is MLP and x.shape[1] > 0
-    if built_in and float(x.abs().max()) <= INPUT_MAX:
+    built_in = type(vae.encoder) is MLP and type(vae.decoder) is MLP and x.shape[1] > 1
+    if built_in and float(x[:, vae.likelihood.layout.n_counts :].abs().max()) <= INPUT_MAX:
         return FlatStep(vae, penalty, adam_state)
     return AutogradStep(vae, penalty, adam_state)
 
@@ -53,13 +53,13 @@ class AutogradStep:
 
         Parameters
         ----------
-        x : tensor of shape (n, n_columns + 1)
+        x : tensor of shape (n, layout.width + 1)
             Encoded rows, with a last column of ones.
         weight : tensor of shape (n,) or None
         noise : tensor of shape (latent_dim, n)
         beta, learning_rate : float
         """
-        nll, kl = self.vae.elbo_terms(x[:, :-1], noise.t())
+        nll, kl = self.vae.elbo_terms(x, noise.t())
         if weight is not None:
             nll, kl = nll * weight, kl * weight
         nll, kl = nll.sum(), kl.sum()
@@ -244,16 +244,15 @@ class _Workspace:
         k = step.n_encoder
         self.encoder = _Layers(vae.encoder, step.weights[:k], step.weight_grads[:k], n, None)
         self.decoder = _Layers(vae.decoder, step.weights[k:], step.weight_grads[k:], n, self.z_mean_grad)
-        blocks, counts = vae.likelihood.blocks, list(vae.likelihood.counts.values())
-        outputs = self.outputs.split([block.n_outputs for block in blocks], dim=1)
-        self.nll = [like.new_zeros(count) for count in counts]
+        self.first_input = vae.likelihood.layout.n_counts
         self.kl = like.new_zeros(latent_dim, n)
-        ends = list(itertools.accumulate(counts))
-        self.blocks = list(zip(blocks, ends, counts, outputs, step.own_grads, self.nll, strict=True))
+        self.nll = [like.new_zeros(block.n_columns) for block in vae.likelihood.blocks]
+        parts = vae.likelihood.places(self.outputs)
+        self.blocks = [(*part, grads, nll) for part, grads, nll in zip(parts, step.own_grads, self.nll, strict=True)]
 
     def forward(self, x, noise):
-        """Fill `outputs` for the rows `x` (n, n_columns + 1) and the `noise` (latent_dim, n)."""
-        below = self.encoder.forward(self.activation, x.t())
+        """Fill `outputs` for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
+        below = self.encoder.forward(self.activation, x[:, self.first_input :].t())
         torch.mm(self.encoder.weights[-1], below, out=self.head)
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
         torch.mul(self.z_logvar, 0.5, out=self.std).exp_()
@@ -264,8 +263,9 @@ class _Workspace:
 
     def backward_likelihood(self, x, scale, total):
         """Overwrite `outputs` by the gradient of the loss with respect to them."""
-        for block, end, count, outputs, grads, nll in self.blocks:
-            nll += block.backward_(x[:, end - count : end], outputs, scale, total, grads)
+        for block, outputs, cells, known, grads, nll in self.blocks:
+            mask = None if known is None else x.index_select(1, known)
+            nll += block.backward_(x[:, cells], outputs, mask, scale, total, grads)
 
     def backward(self, x, scale, beta):
         """Fill the gradients of all weights from that of the decoder's outputs."""
@@ -277,7 +277,7 @@ class _Workspace:
         self.kl.addcmul_(kl, scale)
         self.z_logvar_grad.addcmul_(variance, scale, value=beta).mul_(0.5)
         self.z_mean_grad.addcmul_(self.z_mean, scale, value=beta)
-        self.encoder.backward(self.activation, self.head_grad, x)
+        self.encoder.backward(self.activation, self.head_grad, x[:, self.first_input :])
 
     def pop_totals(self):
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
