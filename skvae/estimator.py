@@ -294,11 +294,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 likelihood=self.likelihood,
                 sample_weight=weight,
             )
-            self._log_scale = float(self._table.log_scale_.sum())
             self._adam_state = None
         elif not schedule:
             self._table.check_constant(rows)
         x = self._table.encode(rows, np.float32, n_spare=1)
+        self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
         if reset:
             self.module_ = self._build(x, weight, seed)
         elif self.latent_dim != self.module_.latent_dim:
@@ -563,12 +563,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         check_is_fitted(self)
         if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
             raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
-        x, known = self._encode(X)
+        x, known, log_jacobian = self._encode(X)
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        jacobian = known.to(x.dtype) @ torch.from_numpy(self._table.log_scale_).to(known.device, x.dtype)
-        return (log_likelihood(module, x, known, draws) - jacobian).cpu().numpy()
+        return (log_likelihood(module, x, known, draws).cpu().numpy() + log_jacobian).astype(x.numpy().dtype, copy=False)
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
@@ -606,11 +605,12 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         return self._reader.read(X, self.handle_unknown)
 
     def _encode(self, X):
-        """Encoded rows as a tensor on the model's device, and which of the modelled cells are known."""
+        """Encoded rows as a tensor on the model's device, which of their parts are known, and the log-Jacobian."""
         check_is_fitted(self)
         values = self._read(X, reset=False)
         x = torch.from_numpy(self._table.encode(values, n_spare=1))
-        return x.to(self.module_.device), torch.from_numpy(self._table.known(values)).to(self.module_.device)
+        known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
+        return x.to(self.module_.device), known, self._table.log_jacobian(values)
 
     def _tensor(self, array):
         return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
@@ -625,7 +625,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     @torch.no_grad()
     def _posterior(self, X):
-        x, _ = self._encode(X)
+        x = self._encode(X)[0]
         module = self._module_for(x)
         chunks = [module.encode(rows) for rows in x.split(_ROWS_PER_CHUNK)]
         z_mean, z_logvar = (torch.cat(parts) for parts in zip(*chunks, strict=True))

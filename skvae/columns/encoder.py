@@ -1,14 +1,26 @@
-"""A matrix of column values <-> the matrix the network reads and models: kinds, scales, one-hot levels, missing cells."""
+"""A matrix of column values <-> the matrix the network reads and models: kinds, scales, one-hot levels, missing cells.
+
+A column of the table becomes one *part* of an encoded row, or two: a ``"quantile_normal"`` column has a categorical part
+(which spike it is, or none) and a normal one (its score, where it is no spike).
+"""
 
 from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
 
-KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
-"""The kinds of column, in the order in which the encoded matrix groups them."""
+from skvae.columns.marginals import QuantileMap
+
+PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
+"""The kinds of part, in the order in which an encoded row groups them."""
+
+KINDS = (*PART_KINDS, "quantile_normal")
+"""The kinds of column."""
 
 COUNTS = ("poisson", "negative_binomial")
+AUTO_NUMBER = "quantile_normal"
+"""The kind that ``likelihood="auto"`` gives to numbers."""
+
 _CONSTANT = "constant"
 _MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing about the kind of a column
 
@@ -24,30 +36,33 @@ class Layout:
     Attributes
     ----------
     kinds : tuple of (str, int)
-        The kinds that occur and their number of columns, in the order of `KINDS`.
+        The kinds that occur and their number of parts, in the order of `PART_KINDS`.
     n_levels : tuple of int
-        Number of levels of each categorical column.
+        Number of levels of each categorical part.
     known : tuple of int
-        Modelled columns (positions among all of them) that have a *known* cell.
+        Parts (positions among all of them) that have a *known* cell.
+    rank : tuple of int
+        For each part, its place in the order in which an autoregressive decoder reads and draws them.
     """
 
     kinds: tuple
     n_levels: tuple = ()
     known: tuple = ()
+    rank: tuple = ()
 
     @property
     def n_columns(self):
-        """int : the number of modelled columns."""
+        """int : the number of parts."""
         return sum(n for _, n in self.kinds)
 
     @property
     def n_counts(self):
-        """int : the number of count columns, which come first and which the network does not read as they are."""
+        """int : the number of count parts, which come first and which the network does not read as they are."""
         return sum(n for kind, n in self.kinds if kind in COUNTS)
 
     @property
     def n_numbers(self):
-        """int : the number of columns that are not categorical; the *numbers* start at `n_counts`."""
+        """int : the number of parts that are not categorical; the *numbers* start at `n_counts`."""
         return self.n_columns - len(self.n_levels)
 
     @property
@@ -70,6 +85,12 @@ class Layout:
         """int : how many of its last cells the network reads."""
         return self.width - self.n_counts
 
+    @property
+    def input_parts(self):
+        """list of int of length n_inputs : the part that each cell the network reads belongs to."""
+        levels = [self.n_numbers + c for c, n in enumerate(self.n_levels) for _ in range(n)]
+        return [*range(self.n_numbers), *self.known, *levels]
+
 
 class TableEncoder:
     """The learnt map between a matrix of values, NaN where missing, and encoded rows.
@@ -81,11 +102,13 @@ class TableEncoder:
     Attributes
     ----------
     kinds_ : ndarray of str of shape (n_features,)
-        The kind of each column of the table, or ``"constant"``.
+        The kind of each column, or ``"constant"``.
     location_, scale_ : ndarray of shape (n_features,)
         A number ``x`` is encoded as ``(x - location) / scale``, in float64; a count as ``(log(1 + x) - location) / scale``.
-    order_ : ndarray of int
-        The table's columns in the order of the encoded rows, constant ones left out.
+    maps_ : list of (QuantileMap or None)
+        Of each ``"quantile_normal"`` column.
+    parts_ : list of (str, int)
+        Kind and column of each part, in the order of an encoded row; constant columns have none.
     layout_ : Layout
         Where what stands in an encoded row.
     """
@@ -118,25 +141,61 @@ class TableEncoder:
         weight = np.ones(len(values)) if sample_weight is None else sample_weight
         ranges = [_range(column, kind, weight) for column, kind in zip(values.T, self.kinds_, strict=True)]
         self.location_, self.scale_ = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
-        self.order_ = np.concatenate([np.flatnonzero(self.kinds_ == kind) for kind in KINDS])
+        self.maps_ = [
+            QuantileMap().fit(column[~np.isnan(column)], weight[~np.isnan(column)]) if kind == "quantile_normal" else None
+            for column, kind in zip(values.T, self.kinds_, strict=True)
+        ]
+        parts = [part for j in range(values.shape[1]) for part in self._parts_of(j)]
+        self.parts_ = sorted(parts, key=lambda part: PART_KINDS.index(part[0]))  # stable: the table's order within a kind
         has_missing = np.isnan(values).any(0)
+        kinds = [kind for kind, _ in self.parts_]
+        place = {part: i for i, part in enumerate(parts)}
         self.layout_ = Layout(
-            kinds=tuple((kind, int(np.sum(self.kinds_ == kind))) for kind in KINDS if kind in self.kinds_),
-            n_levels=tuple(len(levels[j]) for j in self.order_ if self.kinds_[j] == "categorical"),
-            known=tuple(
-                i for i, j in enumerate(self.order_) if has_missing[j] and self.kinds_[j] != "categorical"
+            kinds=tuple((kind, kinds.count(kind)) for kind in PART_KINDS if kind in kinds),
+            n_levels=tuple(
+                len(levels[j]) if self.maps_[j] is None else self.maps_[j].n_levels_
+                for kind, j in self.parts_
+                if kind == "categorical"
             ),
+            known=tuple(
+                i
+                for i, (kind, j) in enumerate(self.parts_)
+                if kind != "categorical" and (has_missing[j] or ("categorical", j) in place)
+            ),
+            rank=tuple(place[part] for part in self.parts_),
         )
         return self
 
-    @property
-    def log_scale_(self):
-        """ndarray of shape (n_modelled,) : ``log p(cell) = log p(encoded cell) - log_scale_``, in nats."""
-        return np.where(self.kinds_ == "normal", np.log(self.scale_), 0.0)[self.order_]
+    def _parts_of(self, j):
+        """Kind and column of the parts of column `j`."""
+        if self.kinds_[j] != "quantile_normal":
+            return [] if self.kinds_[j] == _CONSTANT else [(self.kinds_[j], j)]
+        spikes = [("categorical", j)] if self.maps_[j].n_levels_ else []
+        return spikes + ([("normal", j)] if self.maps_[j].has_rest_ else [])
+
+    def log_jacobian(self, values):
+        """What decoding adds to a row's log density, ``log p(row) = log p(encoded row) + log_jacobian``, in nats."""
+        total = np.zeros(len(values))
+        for kind, j in self.parts_:
+            if kind == "normal":
+                there = self._there(values[:, j], j, kind)
+                if self.maps_[j] is None:
+                    total[there] -= np.log(self.scale_[j])
+                else:
+                    total[there] += self.maps_[j].score(values[there, j].astype(np.float64))[1]
+        return total
 
     def known(self, values):
-        """Which modelled cells are there, ndarray of bool of shape (n_samples, n_modelled)."""
-        return ~np.isnan(values[:, self.order_])
+        """Which parts are there, ndarray of bool of shape (n_samples, n_parts)."""
+        parts = [self._there(values[:, j], j, kind) for kind, j in self.parts_]
+        return np.stack(parts, axis=1) if parts else np.empty((len(values), 0), dtype=bool)
+
+    def _there(self, column, j, kind):
+        """Where a part of column `j` is there: not missing, and no spike if the part is the rest beside the spikes."""
+        there = ~np.isnan(column)
+        if kind == "normal" and self.maps_[j] is not None and len(self.maps_[j].spikes_):
+            there &= self.maps_[j].level(column.astype(np.float64)) == len(self.maps_[j].spikes_)
+        return there
 
     def encode(self, values, dtype=None, n_spare=0):
         """Encode values.
@@ -163,43 +222,55 @@ class TableEncoder:
         encoded = np.zeros((len(values), layout.width + n_spare), dtype=dtype or values.dtype)
         encoded[:, layout.width :] = 1
         level = layout.first_level
-        for i, j in enumerate(self.order_):  # one column at a time: no float64 copy of the whole table
-            column, missing = values[:, j], np.isnan(values[:, j])
-            if self.kinds_[j] == "categorical":
-                rows = np.flatnonzero(~missing)
-                encoded[rows, level + column[rows].astype(int)] = 1
+        for i, (kind, j) in enumerate(self.parts_):  # one column at a time: no float64 copy of the whole table
+            there = self._there(values[:, j], j, kind)
+            column = values[there, j].astype(np.float64)
+            if kind == "categorical":
+                codes = column if self.maps_[j] is None else self.maps_[j].level(column)
+                encoded[np.flatnonzero(there), level + codes.astype(int)] = 1
                 level += layout.n_levels[i - layout.n_numbers]
-                continue
-            if self.kinds_[j] in COUNTS:
-                _check_counts(column, self.labels_[j], self.kinds_[j])
-                encoded[:, i] = np.where(missing, 0, column)
-                column = np.log1p(column.astype(np.float64))
-            cells = (column.astype(np.float64) - self.location_[j]) / self.scale_[j]
-            if self.kinds_[j] == "bernoulli":
-                cells = self._check_bernoulli(column, cells, j)
-            encoded[:, layout.n_counts + i] = np.where(missing, 0, cells)
-        for k, i in enumerate(layout.known):
-            encoded[:, layout.first_known + k] = ~np.isnan(values[:, self.order_[i]])
+            else:
+                if kind in COUNTS:
+                    _check_counts(column, self.labels_[j], kind)
+                    encoded[there, i] = column
+                encoded[there, layout.n_counts + i] = self._number(column, j)
+            if i in layout.known:
+                encoded[:, layout.first_known + layout.known.index(i)] = there
         return encoded
 
+    def _number(self, column, j):
+        """Values of column `j` on the network's scale, shape (n,)."""
+        if self.maps_[j] is not None:
+            return self.maps_[j].score(column)[0]
+        raw = np.log1p(column) if self.kinds_[j] in COUNTS else column
+        scaled = (raw - self.location_[j]) / self.scale_[j]
+        return self._check_bernoulli(column, scaled, j) if self.kinds_[j] == "bernoulli" else scaled
+
     def decode(self, cells):
-        """Modelled or drawn cells in the units of the table.
+        """Modelled or drawn parts in the units of the table.
 
         Parameters
         ----------
-        cells : ndarray of shape (n_samples, n_modelled)
-            Standardised numbers, counts, and positions of levels.
+        cells : ndarray of shape (n_samples, n_parts)
+            Standardised numbers, scores, counts, and positions of levels.
 
         Returns
         -------
         values : ndarray of float64 of shape (n_samples, n_features)
         """
         values = np.tile(self.location_, (len(cells), 1))
-        scaled = [k for k, j in enumerate(self.order_) if self.kinds_[j] in ("normal", "bernoulli")]
-        values[:, self.order_] = cells
-        values[:, self.order_[scaled]] = (
-            cells[:, scaled] * self.scale_[self.order_[scaled]] + self.location_[self.order_[scaled]]
-        )
+        for i, (kind, j) in enumerate(self.parts_):  # a column's normal part comes before its categorical one
+            part, quantiles = cells[:, i], self.maps_[j]
+            if quantiles is not None and kind == "categorical":
+                spike = np.rint(part).astype(int)
+                is_spike = spike < len(quantiles.spikes_)
+                values[is_spike, j] = quantiles.spikes_[spike[is_spike]]
+            elif quantiles is not None:
+                values[:, j] = quantiles.value(part)
+            elif kind in ("normal", "bernoulli"):
+                values[:, j] = part * self.scale_[j] + self.location_[j]
+            else:
+                values[:, j] = part
         return values
 
     def check_constant(self, values):
@@ -270,7 +341,7 @@ def _kind(column, asked, levels, boolean, label):
     if asked != "auto":
         return asked
     two_valued = len(present) >= _MIN_ROWS_TWO_VALUES and np.all((present == low) | (present == high))
-    return "bernoulli" if two_valued else "normal"
+    return "bernoulli" if two_valued else AUTO_NUMBER
 
 
 def _check_counts(column, label, kind):
@@ -287,7 +358,7 @@ def _range(column, kind, sample_weight):
     """Location and scale of one column of shape (n_samples,), safe from overflow at any magnitude."""
     present = ~np.isnan(column)
     column, weight = column[present].astype(np.float64), sample_weight[present]
-    if kind == "categorical":
+    if kind in ("categorical", "quantile_normal"):
         return 0.0, 1.0
     if kind == _CONSTANT:
         return (column[0] if len(column) else np.nan), 1.0
