@@ -167,7 +167,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "encoder": [callable, HasMethods("forward"), None],
-        "decoder": [StrOptions({"factorized"}), callable, HasMethods("forward")],
+        "decoder": [StrOptions({"factorized", "autoregressive"}), callable, HasMethods("forward")],
         "device": [str],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -638,9 +638,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         module = self._module_for(z)
         encoded = []
         for points in z.split(_ROWS_PER_CHUNK):
-            outputs = module.decode(points)
-            likelihood = module.likelihood
-            encoded.append(likelihood.mean(outputs) if generator is None else likelihood.draw(outputs, generator))
+            encoded.append(module.generate(points, generator))
         return self._reader.write(self._table.decode(torch.cat(encoded).double().cpu().numpy()))
 
     def __sklearn_tags__(self):

@@ -6,6 +6,7 @@ how one is drawn, and, for the hand-written training step, the gradient of the s
 nats and are stable at any finite decoder output.
 """
 
+import itertools
 import math
 
 import torch
@@ -57,6 +58,14 @@ def _held(outputs, limit=LOGIT_MAX):
     return outputs + (outputs.clamp(-limit, limit) - outputs).detach()
 
 
+def normal_mixture_terms(x, logits, means, log_stds):
+    """Log of each component's share of the density of a normal mixture at `x`, shape (..., n_components), in nats.
+
+    `x` has shape (..., 1), the rest (..., n_components); their log-sum-exp is the log density.
+    """
+    return torch.log_softmax(logits, dim=-1) + normal_log_prob(x, means, log_stds)
+
+
 class Kind(nn.Module):
     """A block of columns of one kind.
 
@@ -75,6 +84,26 @@ class Kind(nn.Module):
     def __init__(self, n_columns):
         super().__init__()
         self.n_columns = self.n_cells = self.n_outputs = n_columns
+
+    @property
+    def output_column(self):
+        """Tensor of int of shape (n_outputs,) : which of the block's columns each decoder output belongs to."""
+        return torch.arange(self.n_columns)
+
+    @property
+    def cell_column(self):
+        """Tensor of int of shape (n_cells,) : which of the block's columns each cell belongs to."""
+        return torch.arange(self.n_columns)
+
+    def one(self, column):
+        """The same kind for one of the block's columns."""
+        block = self._alone(column)
+        for name, p in self.named_parameters():
+            getattr(block, name).data = p.data[column : column + 1].clone()
+        return block
+
+    def _alone(self, column):
+        return type(self)(1)
 
     def project(self):
         """Put parameters that an optimiser step took out of range back into it."""
@@ -123,6 +152,78 @@ class Normal(Kind):
         self.log_std.clamp_(min=LOG_STD_MIN)
 
 
+class NormalMixture(Kind):
+    """Numbers whose density is a mixture of normals: the decoder gives its logits, means and log deviations.
+
+    Parameters
+    ----------
+    n_columns : int
+    n_components : int
+        Outputs are laid out as (3, n_columns, n_components).
+    """
+
+    def __init__(self, n_columns, n_components):
+        super().__init__(n_columns)
+        self.n_components = n_components
+        self.n_outputs = 3 * n_columns * n_components
+
+    @property
+    def output_column(self):
+        """See `Kind`."""
+        return torch.arange(self.n_columns).repeat_interleave(self.n_components).repeat(3)
+
+    def _alone(self, column):
+        return NormalMixture(1, self.n_components)
+
+    def _split(self, outputs):
+        logits, means, log_stds = outputs.unflatten(-1, (3, self.n_columns, self.n_components)).unbind(-3)
+        return logits, means, log_stds + (log_stds.clamp(LOG_STD_MIN, -LOG_STD_MIN) - log_stds).detach()
+
+    def log_prob(self, cells, outputs):
+        """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
+        return torch.logsumexp(normal_mixture_terms(cells[..., None], *self._split(outputs)), dim=-1)
+
+    def backward_(self, cells, outputs, known, scale, total, grads):
+        """See `Kind`. With r_k a component's share of the density and w_k its weight, minus the log density has the
+        derivatives w_k - r_k, r_k (m_k - x) / s_k^2 and r_k (1 - (x - m_k)^2 / s_k^2) by logit, mean and log deviation."""
+        logits, means, log_stds = outputs.unflatten(-1, (3, self.n_columns, self.n_components)).unbind(1)
+        log_stds.clamp_(LOG_STD_MIN, -LOG_STD_MIN)
+        log_weights = torch.log_softmax(logits, dim=-1)
+        precision = torch.exp(-log_stds)
+        t = means.sub_(cells[..., None]).mul_(precision)  # (m - x) / s
+        squares = t * t
+        terms = torch.add(log_weights, squares, alpha=-0.5).sub_(log_stds)
+        log_prob = torch.logsumexp(terms, dim=-1)
+        share = terms.sub_(log_prob[..., None]).exp_()
+        row = scale[:, None] if known is None else scale[:, None] * known
+        torch.exp(log_weights, out=log_weights).sub_(share)
+        share.mul_(row[..., None])
+        torch.mul(log_weights, row[..., None], out=logits)
+        t.mul_(precision).mul_(share)
+        torch.sub(share, squares.mul_(share), out=log_stds)
+        return log_prob.sub_(_HALF_LOG_2PI).mul_(row).sum(0).neg_()
+
+    def mean(self, outputs):
+        """Mean of each cell, shape (..., n_columns)."""
+        logits, means, _ = self._split(outputs)
+        return (torch.softmax(logits, dim=-1) * means).sum(-1)
+
+    def draw(self, outputs, generator):
+        """One draw of each cell, shape (..., n_columns)."""
+        logits, means, log_stds = self._split(outputs)
+        gumbel = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=generator).log_().neg_()
+        k = (logits + gumbel.to(logits.device)).argmax(-1, keepdim=True)
+        noise = torch.randn(k.shape, generator=generator, dtype=logits.dtype).to(logits.device)
+        return (means.gather(-1, k) + torch.exp(log_stds.gather(-1, k)) * noise).squeeze(-1)
+
+    def initial_outputs(self, mean):
+        """Decoder outputs that spread the components over the column, shape (n_outputs,)."""
+        spread = torch.linspace(-1.5, 1.5, self.n_components) if self.n_components > 1 else torch.zeros(1)
+        means = mean[:, None] + spread
+        log_stds = torch.full_like(means, -0.5 if self.n_components > 1 else 0.0)
+        return torch.stack([torch.zeros_like(means), means, log_stds]).flatten()
+
+
 class Bernoulli(Kind):
     """Cells in {0, 1} (or fractions between): the decoder's output is the logit of a one."""
 
@@ -169,6 +270,16 @@ class Categorical(Kind):
         column = torch.repeat_interleave(torch.arange(self.n_columns), torch.tensor(self.n_levels))
         self.register_buffer("column", column, persistent=False)  # of each level
         self.register_buffer("member", F.one_hot(column, self.n_columns).float(), persistent=False)
+
+    @property
+    def output_column(self):
+        """See `Kind`."""
+        return self.column
+
+    cell_column = output_column
+
+    def _alone(self, column):
+        return Categorical(self.n_levels[column : column + 1])
 
     def _log_levels(self, logits):
         """Log probability of each level, shape (..., n_cells)."""
@@ -307,17 +418,32 @@ class Likelihood(nn.Module):
     ----------
     layout : Layout
         Where the cells of each column stand in an encoded row.
+    n_components : int, default=0
+        Normal components of each number, all of them read from the decoder. 0 is a single one whose deviation is learnt per
+        column and does not depend on z.
     """
 
-    def __init__(self, layout):
+    def __init__(self, layout, n_components=0):
         super().__init__()
-        self.layout = layout
-        self.blocks = nn.ModuleList(
-            KINDS[kind](layout.n_levels if kind == "categorical" else n) for kind, n in layout.kinds
-        )
+        self.layout, self.n_components = layout, n_components
+        self.blocks = nn.ModuleList(self._block(kind, n) for kind, n in layout.kinds)
         self.n_columns = layout.n_columns
         self.n_outputs = sum(block.n_outputs for block in self.blocks)
         self._places = self._find_places()
+
+    def _block(self, kind, n):
+        if kind == "categorical":
+            return Categorical(self.layout.n_levels)
+        if kind == "normal" and self.n_components:
+            return NormalMixture(n, self.n_components)
+        return KINDS[kind](n)
+
+    @property
+    def output_part(self):
+        """Tensor of int of shape (n_outputs,) : the part that each decoder output belongs to."""
+        first = itertools.accumulate([0, *(n for _, n in self.layout.kinds)])
+        parts = [block.output_column + i for block, i in zip(self.blocks, first, strict=False)]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
 
     def _find_places(self):
         """For each block: slices of its cells and of its outputs, and the positions of its *known* cells or None."""

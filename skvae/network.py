@@ -79,6 +79,9 @@ ACTIVATIONS = {
     ),
 }
 
+N_COMPONENTS = 8
+"""Normal components of a number's density under an autoregressive decoder."""
+
 LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0
 """The encoder's log-variances are held in this range (standard deviations from 5e-5 to 150), so that a row far from all
 training rows cannot overflow the exponential."""
@@ -125,6 +128,51 @@ class MLP(nn.Module):
         return _rebuild, (MLP, (self.sizes, self.activation), _arrays(self), self.training)
 
 
+class AutoregressiveMLP(MLP):
+    """A decoder that reads z *and the parts before*: (n, latent_dim), (n, n_inputs) -> (n, n_outputs).
+
+    The weights are masked as in MADE (Germain et al., 2015): every hidden unit has a degree, reads the parts of a rank below
+    it and the hidden units of a degree up to it, and is read by the outputs of parts of a rank from it on. z is read by all.
+
+    Parameters
+    ----------
+    latent_dim : int
+    input_ranks, output_ranks : sequence of int
+        Rank of the part that each input, and each output, belongs to.
+    hidden : sequence of int
+        Widths of the hidden layers.
+    activation : str
+    generator : torch.Generator or None
+    """
+
+    def __init__(self, latent_dim, input_ranks, output_ranks, hidden, activation, generator=None):
+        super().__init__((latent_dim + len(input_ranks), *hidden, len(output_ranks)), activation, generator)
+        self.latent_dim, self.input_ranks, self.output_ranks = latent_dim, tuple(input_ranks), tuple(output_ranks)
+        n_ranks = max((*self.input_ranks, *self.output_ranks), default=0) + 1
+        below = torch.tensor([-1] * latent_dim + [rank + 1 for rank in self.input_ranks])
+        for i, layer in enumerate(self.layers):
+            last = i == len(self.layers) - 1
+            degrees = torch.tensor(self.output_ranks) if last else torch.arange(layer.out_features) * n_ranks // max(1, layer.out_features)
+            mask = (below[None, :] <= degrees[:, None]).to(layer.weight.dtype)
+            layer.register_buffer("mask", mask, persistent=False)
+            with torch.no_grad():
+                layer.weight.mul_(mask)
+            below = degrees
+
+    def forward(self, z, inputs):
+        """Outputs of shape (..., n, n_outputs) for z of shape (..., n, latent_dim) and inputs of shape (n, n_inputs)."""
+        activation, first = ACTIVATIONS[self.activation], self.layers[0]
+        weight = first.weight * first.mask
+        x = F.linear(z, weight[:, : self.latent_dim]) + F.linear(inputs, weight[:, self.latent_dim :], first.bias)
+        for layer in self.layers[1:]:
+            x = F.linear(activation(x), layer.weight * layer.mask, layer.bias)
+        return x
+
+    def __reduce__(self):
+        args = (self.latent_dim, self.input_ranks, self.output_ranks, self.sizes[1:-1], self.activation)
+        return _rebuild, (AutoregressiveMLP, args, _arrays(self), self.training)
+
+
 class VAE(nn.Module):
     """A variational autoencoder over encoded rows (Kingma & Welling, 2014).
 
@@ -155,18 +203,44 @@ class VAE(nn.Module):
 
     def encode(self, x):
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
-        inputs = x[..., self.likelihood.layout.n_counts : -1]
-        z_mean, z_logvar = self.encoder(inputs.clamp(-INPUT_MAX, INPUT_MAX)).chunk(2, dim=-1)
+        z_mean, z_logvar = self.encoder(self.inputs(x)).chunk(2, dim=-1)
         # Straight through: a gradient that would lead back into the range is not cut off.
         return z_mean, z_logvar + (z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) - z_logvar).detach()
 
-    def decode(self, z):
-        """Likelihood parameters, shape (n, n_outputs)."""
-        return self.decoder(z)
+    @property
+    def autoregressive(self):
+        """bool : whether the decoder reads the parts before, too."""
+        return isinstance(self.decoder, AutoregressiveMLP)
+
+    def decode(self, z, x=None):
+        """Likelihood parameters, shape (..., n, n_outputs); an autoregressive decoder reads the rows `x` beside z."""
+        return self.decoder(z, self.inputs(x)) if self.autoregressive else self.decoder(z)
+
+    def inputs(self, x):
+        """The cells of encoded rows that networks read, shape (n, n_inputs)."""
+        return x[..., self.likelihood.layout.n_counts : -1].clamp(-INPUT_MAX, INPUT_MAX)
 
     def forward(self, x):
         """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
-        return self.likelihood.mean(self.decode(self.encode(x)[0]))
+        return self.generate(self.encode(x)[0])
+
+    @torch.no_grad()
+    def generate(self, z, generator=None):
+        """Parts decoded from `z`: drawn from p(x | z), or without a generator their means or most probable levels.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, latent_dim)
+        generator : torch.Generator, default=None
+
+        Returns
+        -------
+        parts : tensor of shape (n, n_columns)
+        """
+        if self.autoregressive:
+            return generate_in_order(self, z, generator)
+        outputs = self.decode(z)
+        return self.likelihood.mean(outputs) if generator is None else self.likelihood.draw(outputs, generator)
 
     def elbo_terms(self, x, noise):
         """The two terms of the evidence lower bound, row by row, with one draw of z each.
@@ -186,14 +260,63 @@ class VAE(nn.Module):
         """
         z_mean, z_logvar = self.encode(x)
         z = z_mean + torch.exp(0.5 * z_logvar) * noise
-        nll = -self.likelihood.log_prob(x, self.decode(z)).sum(-1)
+        nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
         return nll, kl_divergence(z_mean, z_logvar).sum(-1)
 
     def __reduce__(self):
         # Custom modules are pickled by themselves, from the CPU, so that a file loads where there is no GPU.
         own = {name: p for name, p in _arrays(self).items() if name.startswith("likelihood.")}
         encoder, decoder = (copy.deepcopy(m).cpu() if is_custom(m) else m for m in (self.encoder, self.decoder))
-        return _rebuild_vae, (encoder, decoder, self.likelihood.layout, self.latent_dim, own, self.training)
+        return _rebuild_vae, (encoder, decoder, self.likelihood.layout, self.likelihood.n_components, self.latent_dim, own, self.training)
+
+
+def generate_in_order(vae, z, generator=None):
+    """`VAE.generate` for an autoregressive decoder: one pass per part, all rows at once.
+
+    Only what a part's outputs depend on is computed: the first layer's sums grow by each part drawn, and of every layer the
+    units of a higher degree, which stand behind the others, are left out.
+    """
+    decoder, layout = vae.decoder, vae.likelihood.layout
+    activation = ACTIVATIONS[decoder.activation]
+    input_part = torch.tensor(layout.input_parts)
+    output_part = vae.likelihood.output_part
+    blocks = [(block, c) for block in vae.likelihood.blocks for c in range(block.n_columns)]
+    first, hidden, last = decoder.layers[0], decoder.layers[1:-1], decoder.layers[-1]
+    sums = F.linear(z, first.weight[:, : decoder.latent_dim], first.bias)
+    parts = z.new_zeros(len(z), layout.n_columns)
+    for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
+        units = [int((layer.mask.shape[0] * (layout.rank[i] + 1) + layout.n_columns - 1) // layout.n_columns) for layer in decoder.layers[:-1]]
+        out = torch.nonzero(output_part == i)[:, 0]
+        if hidden or units:
+            h = activation(sums[:, : units[0]])
+            for layer, width_in, width in zip(hidden, units, units[1:], strict=False):
+                h = activation(F.linear(h, layer.weight[:width, :width_in], layer.bias[:width]))
+            outputs = F.linear(h, last.weight[out, : h.shape[1]], last.bias[out])
+        else:
+            outputs = sums[:, out]
+        block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
+        part = block.mean(outputs) if generator is None else block.draw(outputs, generator)
+        parts[:, i] = part[:, 0]
+        cells = _input_cells(layout, i, parts)
+        where = torch.nonzero(input_part == i)[:, 0]
+        sums = sums + cells @ first.weight[:, decoder.latent_dim + where].t()
+    return parts
+
+
+def _input_cells(layout, i, parts):
+    """What an encoded row holds for the part `i` once it is drawn, in the order of its cells: (n, cells)."""
+    value, categorical = parts[:, i], i >= layout.n_numbers
+    if categorical:
+        return F.one_hot(value.long(), layout.n_levels[i - layout.n_numbers]).to(value.dtype)
+    there = torch.ones_like(value)
+    if i < layout.n_counts:
+        location, scale = layout.count_ranges[i]
+        value = (torch.log1p(value) - location) / scale
+    elif layout.gate[i] >= 0:
+        gate = layout.gate[i]
+        there = (parts[:, gate] == layout.n_levels[gate - layout.n_numbers] - 1).to(value.dtype)
+    cells = [value * there, there] if i in layout.known else [value]
+    return torch.stack(cells, dim=1)
 
 
 def kl_divergence(z_mean, z_logvar):
@@ -221,7 +344,7 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
     activation : str
     encoder : callable, torch.nn.Module or None
         ``encoder(n_inputs, n_outputs)`` makes a module; a module is copied; None is an MLP.
-    decoder : callable, torch.nn.Module or "factorized"
+    decoder : "factorized", "autoregressive", callable or torch.nn.Module
         Likewise.
     seed : int
         All initial weights follow from it. A factory finds torch's global generator seeded with it, and the
@@ -231,13 +354,18 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
     -------
     vae : VAE
     """
-    likelihood = Likelihood(layout)
+    autoregressive = decoder == "autoregressive"
+    likelihood = Likelihood(layout, N_COMPONENTS if autoregressive else 0)
     generator = torch.Generator().manual_seed(seed)
     hidden = tuple(hidden_layer_sizes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator)
-        decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
+        if autoregressive:
+            inputs, outputs = ([layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part))
+            decoder = AutoregressiveMLP(latent_dim, inputs, outputs, hidden[::-1], activation, generator)
+        else:
+            decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
     if not is_custom(decoder):
         with torch.no_grad():
             start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
@@ -290,8 +418,8 @@ def _rebuild(cls, args, arrays, training):
     return _load(cls(*args), arrays, training)
 
 
-def _rebuild_vae(encoder, decoder, layout, latent_dim, arrays, training):
+def _rebuild_vae(encoder, decoder, layout, n_components, latent_dim, arrays, training):
     likelihood = _load(
-        Likelihood(layout), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
+        Likelihood(layout, n_components), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
     )
     return VAE(encoder, decoder, likelihood, latent_dim).train(training)

@@ -43,12 +43,18 @@ class Layout:
         Parts (positions among all of them) that have a *known* cell.
     rank : tuple of int
         For each part, its place in the order in which an autoregressive decoder reads and draws them.
+    gate : tuple of int
+        For each part, the categorical part whose last level says that it is there; -1 if it always is.
+    count_ranges : tuple of (float, float)
+        Location and scale of the logarithm of one plus the count, of each count part.
     """
 
     kinds: tuple
     n_levels: tuple = ()
     known: tuple = ()
     rank: tuple = ()
+    gate: tuple = ()
+    count_ranges: tuple = ()
 
     @property
     def n_columns(self):
@@ -163,6 +169,13 @@ class TableEncoder:
                 if kind != "categorical" and (has_missing[j] or ("categorical", j) in place)
             ),
             rank=tuple(place[part] for part in self.parts_),
+            gate=tuple(
+                self.parts_.index(("categorical", j)) if kind == "normal" and ("categorical", j) in place else -1
+                for kind, j in self.parts_
+            ),
+            count_ranges=tuple(
+                (float(self.location_[j]), float(self.scale_[j])) for kind, j in self.parts_ if kind in COUNTS
+            ),
         )
         return self
 
