@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
+from skvae.network import generate_in_order
+
 CELLS_PER_CHUNK = 2**21
 """How many numbers the widest intermediate array may hold: memory stays bounded whatever the rows and the draws."""
 
@@ -56,3 +58,47 @@ def log_likelihood(vae, x, known, draws):
         log_ratio = -0.5 * (z**2).sum(-1) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
         chunks.append(torch.logsumexp(log_x + log_ratio, dim=0) - math.log(len(draws)))
     return torch.cat(chunks)
+
+
+@torch.no_grad()
+def complete(vae, x, given, n_draws, generator, *, noise=True):
+    """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
+
+    z is drawn half from q(z | x) and half from the prior, which covers what an encoder that met few holes in training misses;
+    the missing parts are drawn given z and the parts before them; a draw's weight is ``p(given | z) p(z) / proposal(z)``.
+
+    Parameters
+    ----------
+    vae : VAE
+    x : tensor of shape (n, layout.width + 1)
+        Encoded rows, missing cells zero.
+    given : tensor of shape (n, n_columns)
+        Their known parts; NaN where one is missing.
+    n_draws : int
+    generator : torch.Generator
+    noise : bool, default=True
+        Whether missing parts are drawn given z; False takes their means or most probable levels.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_draws, n_columns)
+    weights : tensor of shape (n, n_draws)
+        Normalised to sum to one by row.
+    """
+    n, latent_dim = len(x), vae.latent_dim
+    z_mean, z_logvar = (t[:, None] for t in vae.encode(x))  # (n, 1, latent_dim)
+    normal = torch.randn(n, n_draws, latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+    from_prior = torch.arange(n_draws, device=x.device)[:, None] % 2 == 1
+    z = torch.where(from_prior, normal, z_mean + torch.exp(0.5 * z_logvar) * normal)
+    log_prior = -0.5 * (z**2).sum(-1)
+    log_q = -0.5 * ((z - z_mean) ** 2 * torch.exp(-z_logvar) + z_logvar).sum(-1)
+    parts, log_prob = generate_in_order(vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0))
+    log_weights = log_prob.view(n, n_draws) + log_prior - torch.logaddexp(log_prior, log_q)
+    return parts.view(n, n_draws, -1), torch.softmax(log_weights, dim=1)
+
+
+def resample(weights, n_samples, generator):
+    """Positions drawn by `weights`, shape (n,), systematically (Kitagawa, 1996): tensor of int of shape (n_samples,)."""
+    start = torch.rand(1, generator=generator, dtype=torch.float64)
+    points = (start + torch.arange(n_samples, dtype=torch.float64)) / n_samples
+    return torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)

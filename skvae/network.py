@@ -79,7 +79,7 @@ ACTIVATIONS = {
     ),
 }
 
-N_COMPONENTS = 8
+N_COMPONENTS = int(__import__('os').environ.get('NC','8'))
 """Normal components of a number's density under an autoregressive decoder."""
 
 LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0
@@ -152,7 +152,7 @@ class AutoregressiveMLP(MLP):
         below = torch.tensor([-1] * latent_dim + [rank + 1 for rank in self.input_ranks])
         for i, layer in enumerate(self.layers):
             last = i == len(self.layers) - 1
-            degrees = torch.tensor(self.output_ranks) if last else torch.arange(layer.out_features) * n_ranks // max(1, layer.out_features)
+            degrees = torch.tensor(self.output_ranks) if last else unit_degrees(layer.out_features, n_ranks)
             mask = (below[None, :] <= degrees[:, None]).to(layer.weight.dtype)
             layer.register_buffer("mask", mask, persistent=False)
             with torch.no_grad():
@@ -238,7 +238,7 @@ class VAE(nn.Module):
         parts : tensor of shape (n, n_columns)
         """
         if self.autoregressive:
-            return generate_in_order(self, z, generator)
+            return generate_in_order(self, z, generator)[0]
         outputs = self.decode(z)
         return self.likelihood.mean(outputs) if generator is None else self.likelihood.draw(outputs, generator)
 
@@ -270,37 +270,97 @@ class VAE(nn.Module):
         return _rebuild_vae, (encoder, decoder, self.likelihood.layout, self.likelihood.n_components, self.latent_dim, own, self.training)
 
 
-def generate_in_order(vae, z, generator=None):
-    """`VAE.generate` for an autoregressive decoder: one pass per part, all rows at once.
+@torch.no_grad()
+def generate_in_order(vae, z, generator=None, given=None):
+    """`VAE.generate`, part after part and all rows at once, around parts that are given.
 
-    Only what a part's outputs depend on is computed: the first layer's sums grow by each part drawn, and of every layer the
-    units of a higher degree, which stand behind the others, are left out.
+    Parameters
+    ----------
+    vae : VAE
+    z : tensor of shape (n, latent_dim)
+    generator : torch.Generator, default=None
+    given : tensor of shape (n, n_columns), default=None
+        Known parts; NaN where one is to be drawn.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_columns)
+        The given parts as they are, the others drawn (or their means or most probable levels).
+    log_prob : tensor of shape (n,)
+        Sum of the log densities of the given parts, each given z and the parts before it, in nats.
     """
-    decoder, layout = vae.decoder, vae.likelihood.layout
-    activation = ACTIVATIONS[decoder.activation]
-    input_part = torch.tensor(layout.input_parts)
-    output_part = vae.likelihood.output_part
-    blocks = [(block, c) for block in vae.likelihood.blocks for c in range(block.n_columns)]
-    first, hidden, last = decoder.layers[0], decoder.layers[1:-1], decoder.layers[-1]
-    sums = F.linear(z, first.weight[:, : decoder.latent_dim], first.bias)
-    parts = z.new_zeros(len(z), layout.n_columns)
+    layout, likelihood = vae.likelihood.layout, vae.likelihood
+    read = _OrderedReader(vae, z) if vae.autoregressive else _FactorizedReader(vae, z)
+    blocks = [(block, c) for block in likelihood.blocks for c in range(block.n_columns)]
+    parts, log_prob = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z))
     for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
-        units = [int((layer.mask.shape[0] * (layout.rank[i] + 1) + layout.n_columns - 1) // layout.n_columns) for layer in decoder.layers[:-1]]
-        out = torch.nonzero(output_part == i)[:, 0]
-        if hidden or units:
-            h = activation(sums[:, : units[0]])
-            for layer, width_in, width in zip(hidden, units, units[1:], strict=False):
-                h = activation(F.linear(h, layer.weight[:width, :width_in], layer.bias[:width]))
-            outputs = F.linear(h, last.weight[out, : h.shape[1]], last.bias[out])
-        else:
-            outputs = sums[:, out]
+        outputs = read.outputs(i)
         block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
-        part = block.mean(outputs) if generator is None else block.draw(outputs, generator)
-        parts[:, i] = part[:, 0]
-        cells = _input_cells(layout, i, parts)
-        where = torch.nonzero(input_part == i)[:, 0]
-        sums = sums + cells @ first.weight[:, decoder.latent_dim + where].t()
-    return parts
+        part = (block.mean(outputs) if generator is None else block.draw(outputs, generator))[:, 0]
+        if given is not None:
+            known = ~torch.isnan(given[:, i])
+            part = torch.where(known, given[:, i], part)
+            cells = part[:, None]
+            if i >= layout.n_numbers:
+                cells = F.one_hot(part.long(), block.n_cells).to(z.dtype)
+            log_prob += torch.where(known, block.log_prob(cells, outputs)[:, 0], 0.0)
+        parts[:, i] = part
+        read.take(i, parts)
+    return parts, log_prob
+
+
+class _FactorizedReader:
+    """The outputs of each part from z alone."""
+
+    def __init__(self, vae, z):
+        self.all, self.part = vae.decode(z), vae.likelihood.output_part
+
+    def outputs(self, i):
+        return self.all[:, self.part == i]
+
+    def take(self, i, parts):
+        """Nothing: later parts do not depend on it."""
+
+
+class _OrderedReader:
+    """The outputs of each part from z and the parts taken before.
+
+    Only what they depend on is computed: the first layer's sums grow by each part taken, and of every layer the units of a
+    higher degree, which stand behind the others, are left out.
+    """
+
+    def __init__(self, vae, z):
+        self.decoder, self.layout = vae.decoder, vae.likelihood.layout
+        self.input_part = torch.tensor(self.layout.input_parts)
+        self.output_part = vae.likelihood.output_part
+        first = self.decoder.layers[0]
+        self.sums = F.linear(z, first.weight[:, : self.decoder.latent_dim], first.bias)
+
+    def outputs(self, i):
+        activation, layers = ACTIVATIONS[self.decoder.activation], self.decoder.layers
+        rank, n_ranks, out = self.layout.rank[i], self.layout.n_columns, torch.nonzero(self.output_part == i)[:, 0]
+        if len(layers) == 1:
+            return self.sums[:, out]
+        width = n_units(layers[0], rank, n_ranks)
+        h = activation(self.sums[:, :width])
+        for layer in layers[1:-1]:
+            width_in, width = width, n_units(layer, rank, n_ranks)
+            h = activation(F.linear(h, layer.weight[:width, :width_in], layer.bias[:width]))
+        return F.linear(h, layers[-1].weight[out, :width], layers[-1].bias[out])
+
+    def take(self, i, parts):
+        where = self.decoder.latent_dim + torch.nonzero(self.input_part == i)[:, 0]
+        self.sums.addmm_(_input_cells(self.layout, i, parts), self.decoder.layers[0].weight[:, where].t())
+
+
+def unit_degrees(n_hidden, n_ranks):
+    """Degrees of a layer's hidden units, shape (n_hidden,): evenly from 0 to n_ranks - 1, in order."""
+    return torch.arange(n_hidden) * n_ranks // max(1, n_hidden)
+
+
+def n_units(layer, rank, n_ranks):
+    """How many of a layer's hidden units have a degree up to `rank`."""
+    return int((unit_degrees(layer.out_features, n_ranks) <= rank).sum())
 
 
 def _input_cells(layout, i, parts):

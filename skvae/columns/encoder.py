@@ -251,6 +251,18 @@ class TableEncoder:
                 encoded[:, layout.first_known + layout.known.index(i)] = there
         return encoded
 
+    def parts(self, values):
+        """The parts of values as `decode` reads them, ndarray of shape (n_samples, n_parts), NaN where one is not there."""
+        parts = np.full((len(values), len(self.parts_)), np.nan)
+        for i, (kind, j) in enumerate(self.parts_):
+            there = self._there(values[:, j], j, kind)
+            column = values[there, j].astype(np.float64)
+            if kind == "categorical":
+                parts[there, i] = column if self.maps_[j] is None else self.maps_[j].level(column)
+            else:
+                parts[there, i] = column if kind in COUNTS else self._number(column, j)
+        return parts
+
     def _number(self, column, j):
         """Values of column `j` on the network's scale, shape (n,)."""
         if self.maps_[j] is not None:

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import ndtri
 
-MAX_LEVELS = 64
-"""A column with at most so many distinct values is modelled level by level."""
+MAX_LEVELS, ROWS_PER_LEVEL = 64, 20
+"""A column with at most so many distinct values, which so many rows share on average, is modelled level by level."""
 
 SPIKE_SHARE = 0.005
 """In other columns, a value that at least this share of the rows repeat is a level of its own (a *spike*)."""
@@ -31,7 +31,7 @@ class QuantileMap:
         mass = np.bincount(inverse, weights=weight)
         counts = np.bincount(inverse)
         spike = (mass >= SPIKE_SHARE * mass.sum()) & (counts >= 10)
-        if len(values) <= MAX_LEVELS and len(column) > 2 * len(values):
+        if len(values) <= MAX_LEVELS and len(column) >= ROWS_PER_LEVEL * len(values):
             spike[:] = True
         self.spikes_ = values[spike].astype(np.float64)
         values, mass, counts = values[~spike].astype(np.float64), mass[~spike], counts[~spike]
@@ -84,11 +84,11 @@ class QuantileMap:
 
 
 def _knots(values, mass, n):
-    """Knots of the map from sorted distinct values, shape (m,), that `n` rows hold: about 2 sqrt(n) equal shares."""
+    """Knots of the map from sorted distinct values, shape (m,), that `n` rows hold: shares of equal size, of at least 30 rows."""
     if not len(values):
         return values, values
     middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()  # mid-distribution of each value
-    n_knots = int(np.clip(2 * np.sqrt(n), 4, 1000))
+    n_knots = int(np.clip(min(n / 30, 2 * np.sqrt(n)), 4, 1000))
     grid = np.linspace(middle[0], middle[-1], n_knots)
     chosen = np.unique(np.clip(np.searchsorted(middle, grid), 0, len(values) - 1))
     return values[chosen], ndtri(middle[chosen])

@@ -84,21 +84,58 @@ class TableReader:
         return self._read([frame[:, j] for j in range(len(frame.columns))], handle_unknown)
 
     def _read(self, columns, handle_unknown):
-        parts = []
-        for column, levels, label in zip(columns, self.levels_, self.labels_, strict=True):
-            values = _numbers(column, label) if levels is None else _codes(column, levels, label, handle_unknown)
-            if np.isinf(values).any():
-                raise ValueError(
-                    f"Column {label} contains infinity or a value too large for {values.dtype}. Expected finite numbers; "
-                    f"replace it, or mark the cell as missing by NaN."
-                )
-            parts.append(values)
-        if not parts:
-            return np.empty((0, 0))
-        return np.stack(parts, axis=1)
+        return np.stack([self._read_one(column, j, handle_unknown) for j, column in enumerate(columns)], axis=1)
 
-    def write(self, values):
-        """A container like the one fitted from `values` of shape (n_samples, n_features), without missing cells."""
+    def _read_one(self, column, j, handle_unknown):
+        """Values of column `j`, shape (n_samples,)."""
+        label, levels = self.labels_[j], self.levels_[j]
+        values = _numbers(column, label) if levels is None else _codes(column, levels, label, handle_unknown)
+        if np.isinf(values).any():
+            raise ValueError(
+                f"Column {label} contains infinity or a value too large for {values.dtype}. Expected finite numbers; "
+                f"replace it, or mark the cell as missing by NaN."
+            )
+        return values
+
+    def read_cells(self, given):
+        """One row, shape (1, n_features), that holds the cells of the dict `given` and NaN elsewhere."""
+        row = np.full((1, len(self.names_)), np.nan)
+        for name, value in given.items():
+            if name not in self.names_:
+                raise ValueError(
+                    f"given names the column {name!r}, which the table does not have. Its columns are "
+                    f"{', '.join(map(repr, self.names_[:8]))}{', ...' if len(self.names_) > 8 else ''}."
+                )
+            j = self.names_.index(name)
+            if self.template_ is None:
+                cell = np.array([value], dtype=object if self.levels_[j] is not None else np.float64)
+            else:
+                library = nw.get_native_namespace(self.template_)
+                cell = nw.from_native(library.Series([value]), series_only=True)
+                if self.levels_[j] is None:
+                    cell = cell.cast(nw.from_native(self.template_).schema[name])
+            columns = self._read_one(cell, j, "error")
+            if np.isnan(columns[0]):
+                raise ValueError(f"given[{name!r}] is missing; expected a value of the column.")
+            row[0, j] = columns[0]
+        return row
+
+    def write(self, values, like=None):
+        """A container like the one fitted from `values` of shape (n_samples, n_features), without missing cells.
+
+        Cells of the container `like` that are there are taken from it as they are.
+        """
+        written = self._write(values)
+        if self.template_ is None or like is None:
+            return written
+        old, new = as_frame(like), nw.from_native(written)
+        columns = [
+            old[:, j].zip_with(~old[:, j].is_null(), new[:, j]) if old[:, j].dtype == new[:, j].dtype else new[:, j]
+            for j in range(len(self.names_))
+        ]
+        return new.with_columns(columns).to_native() if len(set(self.names_)) == len(self.names_) else written
+
+    def _write(self, values):
         if self.template_ is None:
             if all(levels is None for levels in self.levels_):
                 return values.astype(self.dtype_)
