@@ -28,6 +28,9 @@ from skvae.training import train
 DEFAULT_STEPS = 6000
 """Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
 
+ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
+"""``decoder="auto"`` is autoregressive from so many rows on, and up to so many columns."""
+
 DRAWS_TO_IMPUTE = 128
 PROPOSALS = 20
 """Proposals per row of a conditional sample."""
@@ -106,7 +109,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     ----------
     n_features_in_ : int
         Number of columns seen at fit.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (n_features,)
         Their names, if the table had string names.
     n_iter_ : int
         Number of epochs run.
@@ -172,7 +175,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "encoder": [callable, HasMethods("forward"), None],
-        "decoder": [StrOptions({"factorized", "autoregressive"}), callable, HasMethods("forward")],
+        "decoder": [StrOptions({"auto", "factorized", "autoregressive"}), callable, HasMethods("forward")],
         "device": [str],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -199,7 +202,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         n_iter_no_change=20,
         warm_start=False,
         encoder=None,
-        decoder="factorized",
+        decoder="auto",
         device="cpu",
         verbose=False,
         random_state=None,
@@ -365,6 +368,16 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]} Use device='cpu'."
             ) from error
 
+    def _decoder(self, n_rows):
+        """What ``decoder="auto"`` stands for."""
+        layout = self._table.layout_
+        if not isinstance(self.decoder, str) or self.decoder != "auto":
+            return self.decoder
+        linear = not np.size(self.hidden_layer_sizes)
+        textbook = isinstance(self.likelihood, str) and self.likelihood != "auto"
+        fits = n_rows >= ROWS_FOR_ORDER and layout.n_columns <= PARTS_IN_ORDER and layout.width <= 16 * PARTS_IN_ORDER
+        return "autoregressive" if fits and not linear and not textbook else "factorized"
+
     def _build(self, x, weight, seed):
         return build_vae(
             self._table.layout_,
@@ -373,7 +386,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
             activation=self.activation,
             encoder=self.encoder,
-            decoder=self.decoder,
+            decoder=self._decoder(len(x)),
             seed=seed,
         )
 
@@ -633,7 +646,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def score_samples(self, X, *, n_draws=128, random_state=None):
         """Log-likelihood of rows.
 
-        The importance-weighted bound [5]_ on log p(x), with `n_draws` quasi-random draws of z from q(z | x). The same
+        The importance-weighted bound (Burda et al., 2016) on log p(x), with `n_draws` quasi-random draws of z from q(z | x). The same
         draws serve every row, so that a row's number does not depend on the rows around it.
 
         Parameters

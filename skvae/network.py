@@ -79,7 +79,7 @@ ACTIVATIONS = {
     ),
 }
 
-N_COMPONENTS = int(__import__('os').environ.get('NC','8'))
+N_COMPONENTS = 8
 """Normal components of a number's density under an autoregressive decoder."""
 
 LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0

@@ -18,8 +18,8 @@ KINDS = (*PART_KINDS, "quantile_normal")
 """The kinds of column."""
 
 COUNTS = ("poisson", "negative_binomial")
-AUTO_NUMBER = "quantile_normal"
-"""The kind that ``likelihood="auto"`` gives to numbers."""
+ROWS_FOR_QUANTILES = 1000
+"""``likelihood="auto"`` models numbers as ``"quantile_normal"`` from so many rows on, as ``"normal"`` below."""
 
 _CONSTANT = "constant"
 _MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing about the kind of a column
@@ -366,7 +366,9 @@ def _kind(column, asked, levels, boolean, label):
     if asked != "auto":
         return asked
     two_valued = len(present) >= _MIN_ROWS_TWO_VALUES and np.all((present == low) | (present == high))
-    return "bernoulli" if two_valued else AUTO_NUMBER
+    if two_valued:
+        return "bernoulli"
+    return "quantile_normal" if len(present) >= ROWS_FOR_QUANTILES else "normal"
 
 
 def _check_counts(column, label, kind):
