@@ -1,6 +1,7 @@
 """The scikit-learn face: parameters, validation, fitted state."""
 
 import contextlib
+import copy
 import math
 import warnings
 from numbers import Integral, Real
@@ -30,6 +31,9 @@ DEFAULT_STEPS = 6000
 
 ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
 """``decoder="auto"`` is autoregressive from so many rows on, and up to so many columns."""
+
+LINES_OF_REPORT = 20
+"""Lines that ``verbose=True`` prints, at most about so many."""
 
 DRAWS_TO_IMPUTE = 128
 PROPOSALS = 20
@@ -100,7 +104,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
-        Whether to print the loss at each look at the progress.
+        Whether to print the loss, some twenty times over the budget.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
         the last bit. torch's and Python's global generators are neither read nor changed.
@@ -403,7 +407,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         listening = bool(getattr(self, "_skl_callbacks", None))
 
         def on_epoch(epoch, history):
-            if self.verbose:
+            if self.verbose and (epoch + 1) % max(1, n_epochs // LINES_OF_REPORT) == 0:
                 self._report(epoch, n_epochs, history)
             if not listening:
                 return False
@@ -415,8 +419,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     def _snapshot(self):
         """Fitted attributes as they are now, apart from the network that goes on training."""
-        import copy
-
         return {"module_": copy.deepcopy(self.module_).eval()}
 
     def _report(self, epoch, n_epochs, history):
@@ -426,15 +428,16 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         print(line + " nats per row")
 
     def _describe_divergence(self, x, error):
-        with torch.no_grad():
-            layout = self._table.layout_
-            largest = x[:, layout.n_counts : layout.first_known].abs().amax(0)
-        label = self._table.labels_[self._table.order_[int(largest.argmax())]] if len(largest) else "?"
-        return (
-            f"Training stopped: {error}. The most likely cause is column {label}, whose largest value "
-            f"lies {float(largest.max()) if len(largest) else 0:.3g} deviations from its mean. Clip or transform it (for instance with "
-            f"PowerTransformer), or lower learning_rate_init={self.learning_rate_init}."
-        )
+        layout = self._table.layout_
+        largest = x[:, layout.n_counts : layout.first_known].abs().amax(0)
+        cause = f"Lower learning_rate_init={self.learning_rate_init}"
+        if len(largest):
+            label = self._reader.labels_[self._table.parts_[int(largest.argmax())][1]]
+            cause = (
+                f"The column furthest out is {label}, whose largest value lies {float(largest.max()):.3g} deviations from "
+                f"its mean. {cause}, or clip or transform that column (for instance with PowerTransformer)"
+            )
+        return f"Training stopped: {error}. {cause}."
 
     @torch.no_grad()
     def _store(self, history, x, *, goes_on):
@@ -671,7 +674,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        return (log_likelihood(module, x, known, draws).cpu().numpy() + log_jacobian).astype(x.numpy().dtype, copy=False)
+        return (log_likelihood(module, x, known, draws).cpu().numpy() + log_jacobian).astype(
+            x.numpy().dtype, copy=False
+        )
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
@@ -723,8 +728,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
         if x.dtype == torch.float32:
             return self.module_
-        import copy
-
         return copy.deepcopy(self.module_).to(x.device, x.dtype)
 
     @torch.no_grad()

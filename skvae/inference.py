@@ -92,7 +92,9 @@ def complete(vae, x, given, n_draws, generator, *, noise=True):
     z = torch.where(from_prior, normal, z_mean + torch.exp(0.5 * z_logvar) * normal)
     log_prior = -0.5 * (z**2).sum(-1)
     log_q = -0.5 * ((z - z_mean) ** 2 * torch.exp(-z_logvar) + z_logvar).sum(-1)
-    parts, log_prob = generate_in_order(vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0))
+    parts, log_prob = generate_in_order(
+        vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0)
+    )
     log_weights = log_prob.view(n, n_draws) + log_prior - torch.logaddexp(log_prior, log_q)
     return parts.view(n, n_draws, -1), torch.softmax(log_weights, dim=1)
 

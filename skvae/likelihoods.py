@@ -372,7 +372,11 @@ class NegativeBinomial(Kind):
         log_prob = negative_binomial_log_prob(cells, log_mean, log_r)
         share = torch.sigmoid(log_mean - log_r)  # m / (r + m)
         by_r = r * (
-            torch.digamma(cells + r) - torch.digamma(r) + F.logsigmoid(log_r - log_mean) + 1 - (cells + r) * (1 - share) / r
+            torch.digamma(cells + r)
+            - torch.digamma(r)
+            + F.logsigmoid(log_r - log_mean)
+            + 1
+            - (cells + r) * (1 - share) / r
         )
         torch.mul(share, cells + r, out=log_mean).sub_(cells).mul_(scale[:, None])
         if known is not None:

@@ -267,7 +267,15 @@ class VAE(nn.Module):
         # Custom modules are pickled by themselves, from the CPU, so that a file loads where there is no GPU.
         own = {name: p for name, p in _arrays(self).items() if name.startswith("likelihood.")}
         encoder, decoder = (copy.deepcopy(m).cpu() if is_custom(m) else m for m in (self.encoder, self.decoder))
-        return _rebuild_vae, (encoder, decoder, self.likelihood.layout, self.likelihood.n_components, self.latent_dim, own, self.training)
+        return _rebuild_vae, (
+            encoder,
+            decoder,
+            self.likelihood.layout,
+            self.likelihood.n_components,
+            self.latent_dim,
+            own,
+            self.training,
+        )
 
 
 @torch.no_grad()
@@ -422,7 +430,9 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
         torch.default_generator.manual_seed(seed)
         encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator)
         if autoregressive:
-            inputs, outputs = ([layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part))
+            inputs, outputs = (
+                [layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part)
+            )
             decoder = AutoregressiveMLP(latent_dim, inputs, outputs, hidden[::-1], activation, generator)
         else:
             decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
@@ -480,6 +490,8 @@ def _rebuild(cls, args, arrays, training):
 
 def _rebuild_vae(encoder, decoder, layout, n_components, latent_dim, arrays, training):
     likelihood = _load(
-        Likelihood(layout, n_components), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
+        Likelihood(layout, n_components),
+        {name.removeprefix("likelihood."): array for name, array in arrays.items()},
+        training,
     )
     return VAE(encoder, decoder, likelihood, latent_dim).train(training)

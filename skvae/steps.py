@@ -256,7 +256,10 @@ class _Workspace:
         self.context = None
         if vae.autoregressive:  # the first layer's weights: what meets z, and what meets the row (and the bias)
             self.context, weights = weights[0][:, latent_dim:], [weights[0][:, :latent_dim], *weights[1:]]
-            self.context_grad, weight_grads = weight_grads[0][:, latent_dim:], [weight_grads[0][:, :latent_dim], *weight_grads[1:]]
+            self.context_grad, weight_grads = (
+                weight_grads[0][:, latent_dim:],
+                [weight_grads[0][:, :latent_dim], *weight_grads[1:]],
+            )
         self.decoder = _Layers(vae.decoder, weights, weight_grads, n, self.z_mean_grad, bias=self.context is None)
         self.first_input = vae.likelihood.layout.n_counts
         self.kl = like.new_zeros(latent_dim, n)

@@ -148,11 +148,15 @@ class TableEncoder:
         ranges = [_range(column, kind, weight) for column, kind in zip(values.T, self.kinds_, strict=True)]
         self.location_, self.scale_ = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
         self.maps_ = [
-            QuantileMap().fit(column[~np.isnan(column)], weight[~np.isnan(column)]) if kind == "quantile_normal" else None
+            QuantileMap().fit(column[~np.isnan(column)], weight[~np.isnan(column)])
+            if kind == "quantile_normal"
+            else None
             for column, kind in zip(values.T, self.kinds_, strict=True)
         ]
         parts = [part for j in range(values.shape[1]) for part in self._parts_of(j)]
-        self.parts_ = sorted(parts, key=lambda part: PART_KINDS.index(part[0]))  # stable: the table's order within a kind
+        self.parts_ = sorted(
+            parts, key=lambda part: PART_KINDS.index(part[0])
+        )  # stable: the table's order within a kind
         has_missing = np.isnan(values).any(0)
         kinds = [kind for kind, _ in self.parts_]
         place = {part: i for i, part in enumerate(parts)}
