@@ -1,7 +1,9 @@
 """The scikit-learn face: parameters, validation, fitted state."""
 
 import contextlib
+import copy
 import math
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -18,14 +20,24 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skvae.columns import TableEncoder
-from skvae.inference import log_likelihood, standard_normal_draws
+from skvae.columns import KINDS, TableEncoder, TableReader, as_table
+from skvae.inference import complete, log_likelihood, resample, standard_normal_draws
 from skvae.latent import LATENT_DENSITIES
 from skvae.network import ACTIVATIONS, build_vae, kl_divergence
 from skvae.training import train
 
 DEFAULT_STEPS = 6000
 """Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
+
+ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
+"""``decoder="auto"`` is autoregressive from so many rows on, and up to so many columns."""
+
+LINES_OF_REPORT = 20
+"""Lines that ``verbose=True`` prints, at most about so many."""
+
+DRAWS_TO_IMPUTE = 128
+PROPOSALS = 20
+"""Proposals per row of a conditional sample."""
 
 _ROWS_PER_CHUNK = 16384
 _ROWS_FOR_UNITS = 10_000  # `kl_per_unit_` and `active_units_` are averages over at most so many training rows
@@ -92,7 +104,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
-        Whether to print the loss at each look at the progress.
+        Whether to print the loss, some twenty times over the budget.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
         the last bit. torch's and Python's global generators are neither read nor changed.
@@ -101,7 +113,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     ----------
     n_features_in_ : int
         Number of columns seen at fit.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (n_features,)
         Their names, if the table had string names.
     n_iter_ : int
         Number of epochs run.
@@ -152,7 +164,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "likelihood": [StrOptions({"auto", "normal", "bernoulli"}), dict],
+        "likelihood": [StrOptions({"auto", *KINDS} - {"categorical"}), dict],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+        "handle_unknown": [StrOptions({"error", "ignore"})],
         "latent_density": [StrOptions(set(LATENT_DENSITIES))],
         "beta": [Interval(Real, 0, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -165,7 +179,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "encoder": [callable, HasMethods("forward"), None],
-        "decoder": [StrOptions({"factorized"}), callable, HasMethods("forward")],
+        "decoder": [StrOptions({"auto", "factorized", "autoregressive"}), callable, HasMethods("forward")],
         "device": [str],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -178,6 +192,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         hidden_layer_sizes=(128, 128),
         activation="silu",
         likelihood="auto",
+        categorical_features="from_dtype",
+        handle_unknown="error",
         latent_density="prior",
         beta=1.0,
         alpha=0.0,
@@ -190,7 +206,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         n_iter_no_change=20,
         warm_start=False,
         encoder=None,
-        decoder="factorized",
+        decoder="auto",
         device="cpu",
         verbose=False,
         random_state=None,
@@ -199,6 +215,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.likelihood = likelihood
+        self.categorical_features = categorical_features
+        self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta
         self.alpha = alpha
@@ -274,17 +292,25 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         self._check_parameters()
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        rows, weight, container = values, None, X
+        rows, weight = self._read(X, reset=reset), None
         if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, values, dtype=np.float64, ensure_non_negative=True)
-            rows, weight = _positive(values, weight)
+            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+            rows, weight = _positive(rows, weight)
         if reset:
-            self._table = TableEncoder().fit(rows, container, likelihood=self.likelihood, sample_weight=weight)
+            self._table = TableEncoder().fit(
+                rows,
+                labels=self._reader.labels_,
+                names=self._reader.names_,
+                levels=self._reader.levels_,
+                boolean=self._reader.boolean_,
+                likelihood=self.likelihood,
+                sample_weight=weight,
+            )
             self._adam_state = None
         elif not schedule:
             self._table.check_constant(rows)
-        x = self._table.encode(rows)
+        x = self._table.encode(rows, np.float32, n_spare=1)
+        self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
         if reset:
             self.module_ = self._build(x, weight, seed)
         elif self.latent_dim != self.module_.latent_dim:
@@ -346,15 +372,25 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]} Use device='cpu'."
             ) from error
 
+    def _decoder(self, n_rows):
+        """What ``decoder="auto"`` stands for."""
+        layout = self._table.layout_
+        if not isinstance(self.decoder, str) or self.decoder != "auto":
+            return self.decoder
+        linear = not np.size(self.hidden_layer_sizes)
+        textbook = isinstance(self.likelihood, str) and self.likelihood != "auto"
+        fits = n_rows >= ROWS_FOR_ORDER and layout.n_columns <= PARTS_IN_ORDER and layout.width <= 16 * PARTS_IN_ORDER
+        return "autoregressive" if fits and not linear and not textbook else "factorized"
+
     def _build(self, x, weight, seed):
         return build_vae(
-            self._table.counts_,
-            x.mean(0) if weight is None else weight @ x / weight.sum(),
+            self._table.layout_,
+            (x.mean(0) if weight is None else weight @ x / weight.sum())[:-1],
             latent_dim=self.latent_dim,
             hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
             activation=self.activation,
             encoder=self.encoder,
-            decoder=self.decoder,
+            decoder=self._decoder(len(x)),
             seed=seed,
         )
 
@@ -371,7 +407,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         listening = bool(getattr(self, "_skl_callbacks", None))
 
         def on_epoch(epoch, history):
-            if self.verbose:
+            if self.verbose and (epoch + 1) % max(1, n_epochs // LINES_OF_REPORT) == 0:
                 self._report(epoch, n_epochs, history)
             if not listening:
                 return False
@@ -383,30 +419,30 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     def _snapshot(self):
         """Fitted attributes as they are now, apart from the network that goes on training."""
-        import copy
-
         return {"module_": copy.deepcopy(self.module_).eval()}
 
     def _report(self, epoch, n_epochs, history):
-        line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._table.log_scale_:.4f}"
+        line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._log_scale:.4f}"
         if history.validation_scores:
-            line += f", validation score {history.validation_scores[-1] - self._table.log_scale_:.4f}"
+            line += f", validation score {history.validation_scores[-1] - self._log_scale:.4f}"
         print(line + " nats per row")
 
     def _describe_divergence(self, x, error):
-        with torch.no_grad():
-            largest = x.abs().amax(0)
-        j = self._table.order_[int(largest.argmax())]
-        return (
-            f"Training stopped: {error}. The most likely cause is column {self._table.names_[j]}, whose largest value "
-            f"lies {float(largest.max()):.3g} deviations from its mean. Clip or transform it (for instance with "
-            f"PowerTransformer), or lower learning_rate_init={self.learning_rate_init}."
-        )
+        layout = self._table.layout_
+        largest = x[:, layout.n_counts : layout.first_known].abs().amax(0)
+        cause = f"Lower learning_rate_init={self.learning_rate_init}"
+        if len(largest):
+            label = self._reader.labels_[self._table.parts_[int(largest.argmax())][1]]
+            cause = (
+                f"The column furthest out is {label}, whose largest value lies {float(largest.max()):.3g} deviations from "
+                f"its mean. {cause}, or clip or transform that column (for instance with PowerTransformer)"
+            )
+        return f"Training stopped: {error}. {cause}."
 
     @torch.no_grad()
     def _store(self, history, x, *, goes_on):
         """Set the fitted attributes after training on the encoded rows `x`."""
-        shift = self._table.log_scale_
+        shift = self._log_scale
         losses = [loss + shift for loss in history.loss_curve]
         self.loss_curve_ = [*self.loss_curve_, *losses] if goes_on else losses
         self.n_iter_ = len(self.loss_curve_)
@@ -492,13 +528,16 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     # ------------------------------------------------------------------------------------------------------- generation
 
-    def sample(self, n_samples=1, *, latent_density=None, noise=True, random_state=None):
+    def sample(self, n_samples=1, *, given=None, latent_density=None, noise=True, random_state=None):
         """Draw new rows: z from the latent density, then x from p(x | z).
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
+        given : dict of column to value, default=None
+            Cells that every row shall have, by name (or index, for arrays): z and the other cells are then drawn given them,
+            by importance resampling. A warning tells when too few of the proposals fit.
         latent_density : {"prior"}, default=None
             What z is drawn from. None takes the parameter of that name.
         noise : bool, default=True
@@ -518,16 +557,99 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         if name not in LATENT_DENSITIES:
             raise ValueError(f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}.")
         generator = _generator(random_state)
-        dtype = torch.float32 if self._table.dtype_ == np.float32 else torch.float64
+        dtype = torch.float32 if self._reader.dtype_ == np.float32 else torch.float64
+        if given:
+            return self._sample_given(int(n_samples), given, generator, dtype, noise)
         z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, dtype)
         return self._decode(z, generator if noise else None)
+
+    def _sample_given(self, n_samples, given, generator, dtype, noise):
+        """`sample` around given cells."""
+        row = self._reader.read_cells(given)
+        module = self._module_for(torch.empty(0, dtype=dtype, device=self.module_.device))
+        x = torch.from_numpy(self._table.encode(row, n_spare=1)).to(self.module_.device, dtype)
+        parts = torch.from_numpy(self._table.parts(row)).to(x)
+        drawn, sizes = [], []
+        for n in _chunks(n_samples, 2000):
+            rows, weights = complete(module, x, parts, max(PROPOSALS * n, 1000), generator, noise=noise)
+            sizes.append(float(1 / (weights**2).sum()) / n)
+            drawn.append(rows[0, resample(weights[0], n, generator)])
+        if min(sizes) < 0.25:
+            warnings.warn(
+                f"The {n_samples} rows given {given} rest on only about {min(sizes) * n_samples:.0f} different proposals, so "
+                f"that many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more "
+                f"rows like these.",
+                stacklevel=3,
+            )
+        values = self._table.decode(torch.cat(drawn).double().cpu().numpy())
+        fixed = ~np.isnan(row[0])
+        values[:, fixed] = row[0, fixed]
+        return self._reader.write(values)
+
+    def impute(self, X, *, n_draws=None, random_state=None):
+        """Fill missing cells given the known cells of their row.
+
+        z is drawn from q(z | known cells) and from the prior, the missing cells given z, and the draws are weighted by their
+        importance (Mattei & Frellsen, 2019, equations 11 and 12).
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table; NaN (or null) where a cell is missing.
+        n_draws : int, default=None
+            None fills a number by its conditional mean and a category by its most probable level. An integer asks for so
+            many completed copies, drawn from the conditional distribution (multiple imputation).
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws. None is a fixed one without `n_draws`, and gives fresh copies with it.
+
+        Returns
+        -------
+        X_filled : ndarray, pandas or polars DataFrame of shape (n_samples, n_features), or list of n_draws of them
+            Known cells as they were.
+        """
+        check_is_fitted(self)
+        if n_draws is not None and (not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1):
+            raise ValueError(f"n_draws must be None or an integer of at least 1, got {n_draws!r}.")
+        values = self._read(X, reset=False).astype(np.float64)
+        generator = _generator(0 if random_state is None and n_draws is None else random_state)
+        copies = np.repeat(values[None], n_draws or 1, axis=0)
+        rows = np.flatnonzero(np.isnan(values).any(1))
+        for chunk in np.array_split(rows, math.ceil(len(rows) / 64)) if len(rows) else ():
+            self._fill(values[chunk], copies, chunk, n_draws, generator)
+        filled = [self._reader.write(copy, like=X) for copy in copies]
+        return filled[0] if n_draws is None else filled
+
+    def _fill(self, values, copies, rows, n_draws, generator):
+        """Fill the missing cells of `copies[:, rows]`, whose known cells are `values` (n, n_features)."""
+        x = torch.from_numpy(self._table.encode(values, n_spare=1)).to(self.module_.device)
+        module = self._module_for(x)
+        given = torch.from_numpy(self._table.parts(values)).to(x)
+        parts, weights = complete(module, x, given, DRAWS_TO_IMPUTE, generator)
+        drawn = self._table.decode(parts.flatten(0, 1).cpu().numpy()).reshape(len(values), DRAWS_TO_IMPUTE, -1)
+        for i, row in enumerate(rows):
+            missing = np.flatnonzero(np.isnan(values[i]))
+            if n_draws is not None:
+                chosen = resample(weights[i], n_draws, generator)
+                chosen = chosen[torch.randperm(n_draws, generator=generator)].numpy()
+                copies[:, row, missing] = drawn[i][np.ix_(chosen, missing)]
+                continue
+            weight = weights[i].cpu().numpy()
+            for j in missing:
+                copies[0, row, j] = self._centre(drawn[i, :, j], weight, j)
+
+    def _centre(self, cells, weight, j):
+        """Weighted mean of drawn cells of column `j`, or its most frequent level."""
+        if self._table.kinds_[j] not in ("categorical", "bernoulli"):
+            return np.average(cells, weights=weight)
+        levels, inverse = np.unique(cells, return_inverse=True)
+        return levels[np.bincount(inverse, weights=weight).argmax()]
 
     # ---------------------------------------------------------------------------------------------------------- density
 
     def score_samples(self, X, *, n_draws=128, random_state=None):
         """Log-likelihood of rows.
 
-        The importance-weighted bound [5]_ on log p(x), with `n_draws` quasi-random draws of z from q(z | x). The same
+        The importance-weighted bound (Burda et al., 2016) on log p(x), with `n_draws` quasi-random draws of z from q(z | x). The same
         draws serve every row, so that a row's number does not depend on the rows around it.
 
         Parameters
@@ -548,11 +670,13 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         check_is_fitted(self)
         if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
             raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
-        x = self._encode(X)
+        x, known, log_jacobian = self._encode(X)
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        return log_likelihood(module, x, draws).cpu().numpy() - x.new_tensor(self._table.log_scale_).item()
+        return (log_likelihood(module, x, known, draws).cpu().numpy() + log_jacobian).astype(
+            x.numpy().dtype, copy=False
+        )
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
@@ -580,11 +704,22 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     # ---------------------------------------------------------------------------------------------------------- kernels
 
+    def _read(self, X, *, reset):
+        """Values of a table, shape (n_samples, n_features), NaN where a cell is missing."""
+        X = as_table(X)
+        validate_data(self, X, skip_check_array=True, reset=reset)
+        if reset:
+            self._reader = TableReader()
+            return self._reader.fit(X, categorical_features=self.categorical_features)
+        return self._reader.read(X, self.handle_unknown)
+
     def _encode(self, X):
-        """Validated rows as an encoded tensor on the model's device."""
+        """Encoded rows as a tensor on the model's device, which of their parts are known, and the log-Jacobian."""
         check_is_fitted(self)
-        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return torch.from_numpy(self._table.encode(values)).to(self.module_.device)
+        values = self._read(X, reset=False)
+        x = torch.from_numpy(self._table.encode(values, n_spare=1))
+        known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
+        return x.to(self.module_.device), known, self._table.log_jacobian(values)
 
     def _tensor(self, array):
         return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
@@ -593,13 +728,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
         if x.dtype == torch.float32:
             return self.module_
-        import copy
-
         return copy.deepcopy(self.module_).to(x.device, x.dtype)
 
     @torch.no_grad()
     def _posterior(self, X):
-        x = self._encode(X)
+        x = self._encode(X)[0]
         module = self._module_for(x)
         chunks = [module.encode(rows) for rows in x.split(_ROWS_PER_CHUNK)]
         z_mean, z_logvar = (torch.cat(parts) for parts in zip(*chunks, strict=True))
@@ -612,13 +745,12 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         module = self._module_for(z)
         encoded = []
         for points in z.split(_ROWS_PER_CHUNK):
-            outputs = module.decode(points)
-            likelihood = module.likelihood
-            encoded.append(likelihood.mean(outputs) if generator is None else likelihood.draw(outputs, generator))
-        return self._table.decode(torch.cat(encoded).cpu().numpy())
+            encoded.append(module.generate(points, generator))
+        return self._reader.write(self._table.decode(torch.cat(encoded).double().cpu().numpy()))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -629,6 +761,11 @@ def _positive(values, weight):
     if not kept.any():
         raise ValueError("sample_weight is 0 for every row; at least one row must have a positive weight.")
     return values[kept], weight[kept]
+
+
+def _chunks(n, size):
+    """Sizes of the chunks of `n` rows, at most `size` each."""
+    return [size] * (n // size) + ([n % size] if n % size else [])
 
 
 def _generator(random_state):

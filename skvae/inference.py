@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
+from skvae.network import generate_in_order
+
 CELLS_PER_CHUNK = 2**21
 """How many numbers the widest intermediate array may hold: memory stays bounded whatever the rows and the draws."""
 
@@ -22,7 +24,7 @@ def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
 
 
 @torch.no_grad()
-def log_likelihood(vae, x, draws):
+def log_likelihood(vae, x, known, draws):
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
     ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`` with ``z_k = z_mean + z_std * draws[k]``: the same draws serve every
@@ -31,8 +33,10 @@ def log_likelihood(vae, x, draws):
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, n_columns)
-        Encoded rows.
+    x : tensor of shape (n, layout.width + 1)
+        Encoded rows, with a last column of ones.
+    known : tensor of bool of shape (n, n_columns)
+        The cells that count: the others are integrated out (Mattei & Frellsen, 2019).
     draws : tensor of shape (K, latent_dim)
 
     Returns
@@ -43,10 +47,60 @@ def log_likelihood(vae, x, draws):
     chunks = []
     widest = max([p.shape[0] for p in vae.parameters() if p.ndim == 2] + [vae.likelihood.n_outputs, 1])
     rows_per_chunk = max(1, CELLS_PER_CHUNK // (len(draws) * widest))
-    for rows in x.split(rows_per_chunk):
+    for rows, mask in zip(x.split(rows_per_chunk), known.split(rows_per_chunk), strict=True):
         z_mean, z_logvar = vae.encode(rows)  # (n, latent_dim)
         z = z_mean + torch.exp(0.5 * z_logvar) * draws[:, None]  # (K, n, latent_dim)
-        log_x = vae.likelihood.log_prob(rows, vae.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])).sum(-1)  # (K, n)
+        if vae.autoregressive:
+            outputs = vae.decode(z, rows)  # (K, n, n_outputs)
+        else:
+            outputs = vae.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        log_x = torch.where(mask, vae.likelihood.log_prob(rows, outputs), 0.0).sum(-1)  # (K, n)
         log_ratio = -0.5 * (z**2).sum(-1) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
         chunks.append(torch.logsumexp(log_x + log_ratio, dim=0) - math.log(len(draws)))
     return torch.cat(chunks)
+
+
+@torch.no_grad()
+def complete(vae, x, given, n_draws, generator, *, noise=True):
+    """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
+
+    z is drawn half from q(z | x) and half from the prior, which covers what an encoder that met few holes in training misses;
+    the missing parts are drawn given z and the parts before them; a draw's weight is ``p(given | z) p(z) / proposal(z)``.
+
+    Parameters
+    ----------
+    vae : VAE
+    x : tensor of shape (n, layout.width + 1)
+        Encoded rows, missing cells zero.
+    given : tensor of shape (n, n_columns)
+        Their known parts; NaN where one is missing.
+    n_draws : int
+    generator : torch.Generator
+    noise : bool, default=True
+        Whether missing parts are drawn given z; False takes their means or most probable levels.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_draws, n_columns)
+    weights : tensor of shape (n, n_draws)
+        Normalised to sum to one by row.
+    """
+    n, latent_dim = len(x), vae.latent_dim
+    z_mean, z_logvar = (t[:, None] for t in vae.encode(x))  # (n, 1, latent_dim)
+    normal = torch.randn(n, n_draws, latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+    from_prior = torch.arange(n_draws, device=x.device)[:, None] % 2 == 1
+    z = torch.where(from_prior, normal, z_mean + torch.exp(0.5 * z_logvar) * normal)
+    log_prior = -0.5 * (z**2).sum(-1)
+    log_q = -0.5 * ((z - z_mean) ** 2 * torch.exp(-z_logvar) + z_logvar).sum(-1)
+    parts, log_prob = generate_in_order(
+        vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0)
+    )
+    log_weights = log_prob.view(n, n_draws) + log_prior - torch.logaddexp(log_prior, log_q)
+    return parts.view(n, n_draws, -1), torch.softmax(log_weights, dim=1)
+
+
+def resample(weights, n_samples, generator):
+    """Positions drawn by `weights`, shape (n,), systematically (Kitagawa, 1996): tensor of int of shape (n_samples,)."""
+    start = torch.rand(1, generator=generator, dtype=torch.float64)
+    points = (start + torch.arange(n_samples, dtype=torch.float64)) / n_samples
+    return torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)

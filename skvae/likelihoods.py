@@ -1,11 +1,12 @@
-"""p(x_j | z), one class per kind of column, and their sum over the columns of a table.
+"""p(x_j | z), one class per kind of column, and their product over the columns of a table.
 
-Imports nothing else of the package. Each kind is a block of columns that stand side by side in the encoded matrix. It
-says four things: how many decoder outputs it reads, the log density of a cell, the mean of a cell, and how one is
-drawn; and, for the hand-written training step, the gradient of the summed log density. All formulas are in nats and are
-stable at any finite decoder output.
+Imports nothing else of the package. Each kind is a block of columns that stand side by side in an encoded row. It says
+five things: how many decoder outputs it reads, the log density of a cell, the mean (or most probable level) of a cell,
+how one is drawn, and, for the hand-written training step, the gradient of the summed log density. All formulas are in
+nats and are stable at any finite decoder output.
 """
 
+import itertools
 import math
 
 import torch
@@ -13,9 +14,15 @@ from torch import nn
 from torch.nn import functional as F
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
 LOG_STD_MIN = math.log(1e-3)
 """Smallest log noise deviation of a ``"normal"`` column in units of the column's own deviation: columns that repeat each
 other have no density, and a floor keeps it finite (`GaussianMixture` does so by ``reg_covar=1e-6``)."""
+
+LOGIT_MAX = 40.0
+"""Logits of levels and log rates of counts are held within plus and minus this, so that their exponentials are finite."""
+
+LOG_DISPERSION_MAX = 12.0
 
 
 def normal_log_prob(x, mean, log_std):
@@ -28,8 +35,39 @@ def bernoulli_log_prob(x, logits):
     return x * logits - F.softplus(logits)
 
 
-class Normal(nn.Module):
-    """Numbers with Gaussian noise: the mean is the decoder's output, the noise deviation is learnt per column.
+def poisson_log_prob(x, log_rate):
+    """Log mass of Poisson(exp(log_rate)) at the count `x`, elementwise, in nats."""
+    return x * log_rate - torch.exp(log_rate) - torch.lgamma(x + 1)
+
+
+def negative_binomial_log_prob(x, log_mean, log_r):
+    """Log mass of the negative binomial with mean m and variance m + m^2 / r at the count `x`, elementwise, in nats."""
+    r = torch.exp(log_r)
+    log_total = torch.logaddexp(log_r, log_mean)  # log(r + m)
+    return (
+        torch.lgamma(x + r)
+        - torch.lgamma(r)
+        - torch.lgamma(x + 1)
+        + r * (log_r - log_total)
+        + x * (log_mean - log_total)
+    )
+
+
+def _held(outputs, limit=LOGIT_MAX):
+    """Outputs held within plus and minus `limit`, straight through: a gradient that leads back inside is not cut off."""
+    return outputs + (outputs.clamp(-limit, limit) - outputs).detach()
+
+
+def normal_mixture_terms(x, logits, means, log_stds):
+    """Log of each component's share of the density of a normal mixture at `x`, shape (..., n_components), in nats.
+
+    `x` has shape (..., 1), the rest (..., n_components); their log-sum-exp is the log density.
+    """
+    return torch.log_softmax(logits, dim=-1) + normal_log_prob(x, means, log_stds)
+
+
+class Kind(nn.Module):
+    """A block of columns of one kind.
 
     Parameters
     ----------
@@ -37,26 +75,59 @@ class Normal(nn.Module):
 
     Notes
     -----
-    `backward_`, here and in the other kinds, is what `log_prob` is to autograd: given the cells `x` and the decoder's
-    outputs, each (n, n_columns), the `scale` of each row in the loss, (n,), and its sum `total`, (), it overwrites the
-    outputs by the loss's gradient, fills `grads` with that of the block's own parameters, and returns the loss by column,
-    (n_columns,).
+    `backward_` is what `log_prob` is to autograd. Given the `cells` (n, n_cells), the decoder's `outputs` (n, n_outputs), which
+    cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (), it
+    overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)``, fills `grads` with that of the block's own
+    parameters, by name, and returns the loss by column, (n_columns,).
     """
 
     def __init__(self, n_columns):
         super().__init__()
-        self.n_outputs = n_columns
+        self.n_columns = self.n_cells = self.n_outputs = n_columns
+
+    @property
+    def output_column(self):
+        """Tensor of int of shape (n_outputs,) : which of the block's columns each decoder output belongs to."""
+        return torch.arange(self.n_columns)
+
+    @property
+    def cell_column(self):
+        """Tensor of int of shape (n_cells,) : which of the block's columns each cell belongs to."""
+        return torch.arange(self.n_columns)
+
+    def one(self, column):
+        """The same kind for one of the block's columns."""
+        block = self._alone(column)
+        for name, p in self.named_parameters():
+            getattr(block, name).data = p.data[column : column + 1].clone()
+        return block
+
+    def _alone(self, column):
+        return type(self)(1)
+
+    def project(self):
+        """Put parameters that an optimiser step took out of range back into it."""
+
+
+class Normal(Kind):
+    """Numbers with Gaussian noise: the mean is the decoder's output, the noise deviation is learnt per column."""
+
+    def __init__(self, n_columns):
+        super().__init__(n_columns)
         self.log_std = nn.Parameter(torch.zeros(n_columns))
 
-    def log_prob(self, x, mean):
+    def log_prob(self, cells, mean):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
-        return normal_log_prob(x, mean, self.log_std)
+        return normal_log_prob(cells, mean, self.log_std)
 
-    def backward_(self, x, mean, scale, total, grads):
-        """Overwrite `mean` by the gradient of ``sum(scale * -log_prob)`` and set that of `log_std`; the sum by column."""
+    def backward_(self, cells, mean, known, scale, total, grads):
+        """See `Kind`."""
         log_std = self.log_std.detach()
         precision = torch.exp(-log_std)
-        r = mean.sub_(x).mul_(precision)
+        r = mean.sub_(cells).mul_(precision)
+        if known is not None:
+            r.mul_(known)
+            total = scale @ known
         squares = torch.mv((r * r).t(), scale)
         torch.sub(total, squares, out=grads["log_std"])
         r.mul_(precision).mul_(scale[:, None])
@@ -72,7 +143,7 @@ class Normal(nn.Module):
         return mean + torch.exp(self.log_std) * noise.to(mean.device)
 
     def initial_outputs(self, mean):
-        """Decoder outputs whose mean is `mean`, shape (n_columns,): where training starts."""
+        """Decoder outputs for cells of the stated `mean`, shape (n_cells,): where training starts."""
         return mean
 
     @torch.no_grad()
@@ -81,27 +152,93 @@ class Normal(nn.Module):
         self.log_std.clamp_(min=LOG_STD_MIN)
 
 
-class Bernoulli(nn.Module):
-    """Cells in {0, 1} (or fractions between): the decoder's output is the logit of a one.
+class NormalMixture(Kind):
+    """Numbers whose density is a mixture of normals: the decoder gives its logits, means and log deviations.
 
     Parameters
     ----------
     n_columns : int
+    n_components : int
+        Outputs are laid out as (3, n_columns, n_components).
     """
 
-    def __init__(self, n_columns):
-        super().__init__()
-        self.n_outputs = n_columns
+    def __init__(self, n_columns, n_components):
+        super().__init__(n_columns)
+        self.n_components = n_components
+        self.n_outputs = 3 * n_columns * n_components
 
-    def log_prob(self, x, logits):
+    @property
+    def output_column(self):
+        """See `Kind`."""
+        return torch.arange(self.n_columns).repeat_interleave(self.n_components).repeat(3)
+
+    def _alone(self, column):
+        return NormalMixture(1, self.n_components)
+
+    def _split(self, outputs):
+        logits, means, log_stds = outputs.unflatten(-1, (3, self.n_columns, self.n_components)).unbind(-3)
+        return logits, means, log_stds + (log_stds.clamp(LOG_STD_MIN, -LOG_STD_MIN) - log_stds).detach()
+
+    def log_prob(self, cells, outputs):
+        """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
+        return torch.logsumexp(normal_mixture_terms(cells[..., None], *self._split(outputs)), dim=-1)
+
+    def backward_(self, cells, outputs, known, scale, total, grads):
+        """See `Kind`. With r_k a component's share of the density and w_k its weight, minus the log density has the
+        derivatives w_k - r_k, r_k (m_k - x) / s_k^2 and r_k (1 - (x - m_k)^2 / s_k^2) by logit, mean and log deviation."""
+        logits, means, log_stds = outputs.unflatten(-1, (3, self.n_columns, self.n_components)).unbind(1)
+        log_stds.clamp_(LOG_STD_MIN, -LOG_STD_MIN)
+        log_weights = torch.log_softmax(logits, dim=-1)
+        precision = torch.exp(-log_stds)
+        t = means.sub_(cells[..., None]).mul_(precision)  # (m - x) / s
+        squares = t * t
+        terms = torch.add(log_weights, squares, alpha=-0.5).sub_(log_stds)
+        log_prob = torch.logsumexp(terms, dim=-1)
+        share = terms.sub_(log_prob[..., None]).exp_()
+        row = scale[:, None] if known is None else scale[:, None] * known
+        torch.exp(log_weights, out=log_weights).sub_(share)
+        share.mul_(row[..., None])
+        torch.mul(log_weights, row[..., None], out=logits)
+        t.mul_(precision).mul_(share)
+        torch.sub(share, squares.mul_(share), out=log_stds)
+        return log_prob.sub_(_HALF_LOG_2PI).mul_(row).sum(0).neg_()
+
+    def mean(self, outputs):
+        """Mean of each cell, shape (..., n_columns)."""
+        logits, means, _ = self._split(outputs)
+        return (torch.softmax(logits, dim=-1) * means).sum(-1)
+
+    def draw(self, outputs, generator):
+        """One draw of each cell, shape (..., n_columns)."""
+        logits, means, log_stds = self._split(outputs)
+        gumbel = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=generator).log_().neg_()
+        k = (logits + gumbel.to(logits.device)).argmax(-1, keepdim=True)
+        noise = torch.randn(k.shape, generator=generator, dtype=logits.dtype).to(logits.device)
+        return (means.gather(-1, k) + torch.exp(log_stds.gather(-1, k)) * noise).squeeze(-1)
+
+    def initial_outputs(self, mean):
+        """Decoder outputs that spread the components over the column, shape (n_outputs,)."""
+        spread = torch.linspace(-1.5, 1.5, self.n_components) if self.n_components > 1 else torch.zeros(1)
+        means = mean[:, None] + spread
+        log_stds = torch.full_like(means, -0.5 if self.n_components > 1 else 0.0)
+        return torch.stack([torch.zeros_like(means), means, log_stds]).flatten()
+
+
+class Bernoulli(Kind):
+    """Cells in {0, 1} (or fractions between): the decoder's output is the logit of a one."""
+
+    def log_prob(self, cells, logits):
         """Log mass of each cell, shape (..., n_columns), in nats."""
-        return bernoulli_log_prob(x, logits)
+        return bernoulli_log_prob(cells, logits)
 
-    def backward_(self, x, logits, scale, total, grads):
-        """Overwrite `logits` by the gradient of ``sum(scale * -log_prob)``, expected - observed; the sum by column."""
-        nll = torch.mv(bernoulli_log_prob(x, logits).t(), scale).neg_()
-        logits.sigmoid_().sub_(x).mul_(scale[:, None])
-        return nll
+    def backward_(self, cells, logits, known, scale, total, grads):
+        """See `Kind`; the gradient is expected - observed."""
+        log_prob = bernoulli_log_prob(cells, logits)
+        logits.sigmoid_().sub_(cells).mul_(scale[:, None])
+        if known is not None:
+            log_prob.mul_(known)
+            logits.mul_(known)
+        return torch.mv(log_prob.t(), scale).neg_()
 
     def mean(self, logits):
         """Probability of a one, shape (..., n_columns)."""
@@ -113,14 +250,169 @@ class Bernoulli(nn.Module):
         return (uniform.to(logits.device) < torch.sigmoid(logits)).to(logits.dtype)
 
     def initial_outputs(self, mean):
-        """Logits whose mean is `mean`, shape (n_columns,), kept away from 0 and 1: where training starts."""
+        """Decoder outputs for cells of the stated `mean`, kept away from 0 and 1, shape (n_cells,)."""
         return torch.logit(mean, eps=1e-3)
 
+
+class Categorical(Kind):
+    """One of several levels: a logit each, the cells of a column being its levels one-hot; all 0 where it is missing.
+
+    Parameters
+    ----------
+    n_levels : sequence of int
+        Number of levels of each column.
+    """
+
+    def __init__(self, n_levels):
+        super().__init__(len(n_levels))
+        self.n_levels = list(n_levels)
+        self.n_cells = self.n_outputs = sum(self.n_levels)
+        column = torch.repeat_interleave(torch.arange(self.n_columns), torch.tensor(self.n_levels))
+        self.register_buffer("column", column, persistent=False)  # of each level
+        self.register_buffer("member", F.one_hot(column, self.n_columns).float(), persistent=False)
+
+    @property
+    def output_column(self):
+        """See `Kind`."""
+        return self.column
+
+    cell_column = output_column
+
+    def _alone(self, column):
+        return Categorical(self.n_levels[column : column + 1])
+
+    def _log_levels(self, logits):
+        """Log probability of each level, shape (..., n_cells)."""
+        logits = _held(logits)
+        log_sums = torch.log(torch.exp(logits) @ self.member.to(logits.dtype))
+        return logits - log_sums.index_select(-1, self.column)
+
+    def log_prob(self, cells, logits):
+        """Log mass of each column's level, shape (..., n_columns), in nats; 0 where it is missing."""
+        return (cells * self._log_levels(logits)) @ self.member.to(logits.dtype)
+
+    def backward_(self, cells, logits, known, scale, total, grads):
+        """See `Kind`; the gradient is expected - observed, and nothing where all of a column's cells are 0."""
+        member = self.member if self.member.dtype == logits.dtype else self.member.to(logits.dtype)
+        logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
+        chosen = torch.mv((cells * logits).t(), scale) @ member
+        probs = logits.exp_()
+        sums = probs @ member
+        there = cells @ member
+        log_sums = torch.mv(torch.log(sums).mul_(there).t(), scale)
+        probs.mul_(there.div_(sums).index_select(1, self.column)).sub_(cells).mul_(scale[:, None])
+        return log_sums.sub_(chosen)
+
+    def mean(self, logits):
+        """Position of the most probable level of each column, shape (..., n_columns)."""
+        return self._positions(logits)
+
+    def draw(self, logits, generator):
+        """Position of a drawn level of each column (by the Gumbel trick), shape (..., n_columns)."""
+        noise = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=generator)
+        return self._positions(_held(logits) - noise.log_().to(logits.device))
+
+    def _positions(self, values):
+        return torch.stack([part.argmax(-1) for part in values.split(self.n_levels, dim=-1)], dim=-1).to(values.dtype)
+
+    def initial_outputs(self, mean):
+        """Decoder outputs for levels of the stated shares, shape (n_cells,)."""
+        return torch.log(mean.clamp_min(1e-3))
+
+
+class Poisson(Kind):
+    """Counts whose variance is their mean: the decoder's output is the log rate."""
+
+    def log_prob(self, cells, log_rate):
+        """Log mass of each cell, shape (..., n_columns), in nats."""
+        return poisson_log_prob(cells, _held(log_rate))
+
+    def backward_(self, cells, log_rate, known, scale, total, grads):
+        """See `Kind`; the gradient is expected - observed."""
+        log_prob = poisson_log_prob(cells, log_rate.clamp_(-LOGIT_MAX, LOGIT_MAX))
+        log_rate.exp_().sub_(cells).mul_(scale[:, None])
+        if known is not None:
+            log_prob.mul_(known)
+            log_rate.mul_(known)
+        return torch.mv(log_prob.t(), scale).neg_()
+
+    def mean(self, log_rate):
+        """Rate of each cell, shape (..., n_columns)."""
+        return torch.exp(_held(log_rate))
+
+    def draw(self, log_rate, generator):
+        """One draw of each cell, shape (..., n_columns)."""
+        rate = self.mean(log_rate)
+        return torch.poisson(rate.cpu(), generator=generator).to(rate.device)
+
+    def initial_outputs(self, mean):
+        """Decoder outputs for counts of the stated `mean`, shape (n_cells,)."""
+        return torch.log(mean.clamp_min(1e-3))
+
+
+class NegativeBinomial(Kind):
+    """Counts that vary more than Poisson's: the decoder's output is the log mean, the dispersion is learnt per column.
+
+    The variance is ``mean + mean^2 / r`` with ``r = exp(log_r)`` (Cameron & Trivedi, 2013, NB2).
+    """
+
+    def __init__(self, n_columns):
+        super().__init__(n_columns)
+        self.log_r = nn.Parameter(torch.zeros(n_columns))
+
+    def log_prob(self, cells, log_mean):
+        """Log mass of each cell, shape (..., n_columns), in nats."""
+        return negative_binomial_log_prob(cells, _held(log_mean), self.log_r)
+
+    def backward_(self, cells, log_mean, known, scale, total, grads):
+        """See `Kind`."""
+        log_r = self.log_r.detach()
+        r = torch.exp(log_r)
+        log_mean.clamp_(-LOGIT_MAX, LOGIT_MAX)
+        log_prob = negative_binomial_log_prob(cells, log_mean, log_r)
+        share = torch.sigmoid(log_mean - log_r)  # m / (r + m)
+        by_r = r * (
+            torch.digamma(cells + r)
+            - torch.digamma(r)
+            + F.logsigmoid(log_r - log_mean)
+            + 1
+            - (cells + r) * (1 - share) / r
+        )
+        torch.mul(share, cells + r, out=log_mean).sub_(cells).mul_(scale[:, None])
+        if known is not None:
+            log_prob.mul_(known)
+            by_r.mul_(known)
+            log_mean.mul_(known)
+        grads["log_r"].copy_(torch.mv(by_r.t(), scale).neg_())
+        return torch.mv(log_prob.t(), scale).neg_()
+
+    def mean(self, log_mean):
+        """Mean of each cell, shape (..., n_columns)."""
+        return torch.exp(_held(log_mean))
+
+    def draw(self, log_mean, generator):
+        """One draw of each cell, a Poisson count of a Gamma rate, shape (..., n_columns)."""
+        r = torch.exp(self.log_r).expand(log_mean.shape)
+        gamma = torch._standard_gamma(r.cpu(), generator=generator).to(r.device)
+        return torch.poisson((gamma * self.mean(log_mean) / r).cpu(), generator=generator).to(r.device)
+
+    def initial_outputs(self, mean):
+        """Decoder outputs for counts of the stated `mean`, shape (n_cells,)."""
+        return torch.log(mean.clamp_min(1e-3))
+
+    @torch.no_grad()
     def project(self):
-        """Nothing to keep in range."""
+        """Keep the dispersions within the range in which their gradient is accurate, in place."""
+        self.log_r.clamp_(-LOG_DISPERSION_MAX, LOG_DISPERSION_MAX)
 
 
-KINDS = {"normal": Normal, "bernoulli": Bernoulli}
+KINDS = {
+    "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
+    "normal": Normal,
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+}
 
 
 class Likelihood(nn.Module):
@@ -128,49 +420,87 @@ class Likelihood(nn.Module):
 
     Parameters
     ----------
-    counts : dict of str to int
-        How many columns of each kind stand side by side in the encoded matrix, in order.
+    layout : Layout
+        Where the cells of each column stand in an encoded row.
+    n_components : int, default=0
+        Normal components of each number, all of them read from the decoder. 0 is a single one whose deviation is learnt per
+        column and does not depend on z.
     """
 
-    def __init__(self, counts):
+    def __init__(self, layout, n_components=0):
         super().__init__()
-        self.counts = dict(counts)
-        self.blocks = nn.ModuleList(KINDS[kind](n) for kind, n in self.counts.items())
-        self.n_columns = sum(self.counts.values())
+        self.layout, self.n_components = layout, n_components
+        self.blocks = nn.ModuleList(self._block(kind, n) for kind, n in layout.kinds)
+        self.n_columns = layout.n_columns
         self.n_outputs = sum(block.n_outputs for block in self.blocks)
+        self._places = self._find_places()
 
-    def _each(self, outputs, x=None):
-        """Triples (block, its outputs, its cells)."""
-        widths = [block.n_outputs for block in self.blocks]
-        cells = [None] * len(widths) if x is None else x.split(list(self.counts.values()), dim=-1)
-        return zip(self.blocks, outputs.split(widths, dim=-1), cells, strict=True)
+    def _block(self, kind, n):
+        if kind == "categorical":
+            return Categorical(self.layout.n_levels)
+        if kind == "normal" and self.n_components:
+            return NormalMixture(n, self.n_components)
+        return KINDS[kind](n)
+
+    @property
+    def output_part(self):
+        """Tensor of int of shape (n_outputs,) : the part that each decoder output belongs to."""
+        first = itertools.accumulate([0, *(n for _, n in self.layout.kinds)])
+        parts = [block.output_column + i for block, i in zip(self.blocks, first, strict=False)]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+
+    def _find_places(self):
+        """For each block: slices of its cells and of its outputs, and the positions of its *known* cells or None."""
+        layout, places, column, output = self.layout, [], 0, 0
+        last = layout.width  # the column of ones: columns that are never missing are known there
+        where = {i: layout.first_known + k for k, i in enumerate(layout.known)}
+        for (kind, n), block in zip(layout.kinds, self.blocks, strict=True):
+            counts = kind in ("poisson", "negative_binomial")
+            first = layout.first_level if kind == "categorical" else column + (0 if counts else layout.n_counts)
+            columns = range(column, column + n)
+            known = torch.tensor([where.get(i, last) for i in columns]) if any(i in where for i in columns) else None
+            places.append((slice(first, first + block.n_cells), slice(output, output + block.n_outputs), known))
+            column, output = column + n, output + block.n_outputs
+        return places
+
+    def places(self, outputs):
+        """Each block, its outputs, where its cells are, and where the flags of which are known are (None if all are)."""
+        for block, (cells, out, known) in zip(self.blocks, self._places, strict=True):
+            yield block, outputs[..., out], cells, None if known is None else known.to(outputs.device)
 
     def log_prob(self, x, outputs):
         """Log density of each cell of `x` given the decoder's `outputs`.
 
         Parameters
         ----------
-        x : tensor of shape (..., n_columns)
+        x : tensor of shape (..., layout.width + 1)
+            Encoded rows with a last column of ones.
         outputs : tensor of shape (..., n_outputs)
 
         Returns
         -------
-        log_prob : tensor of shape (..., n_columns), in nats of the encoded units
+        log_prob : tensor of shape (..., n_columns)
+            In nats of the encoded units; 0 for a missing cell of a column that had missing cells at fit.
         """
-        return _side_by_side([block.log_prob(cells, out) for block, out, cells in self._each(outputs, x)], outputs)
+        parts = []
+        for block, out, cells, known in self.places(outputs):
+            log_prob = block.log_prob(x[..., cells], out)
+            parts.append(log_prob if known is None else log_prob * x.index_select(-1, known))
+        return _side_by_side(parts, outputs)
 
     def mean(self, outputs):
-        """Mean of each cell, shape (..., n_columns)."""
-        return _side_by_side([block.mean(out) for block, out, _ in self._each(outputs)], outputs)
+        """Mean, or position of the most probable level, of each cell, shape (..., n_columns)."""
+        return _side_by_side([block.mean(out) for block, out, _, _ in self.places(outputs)], outputs)
 
     def draw(self, outputs, generator):
         """One draw of each cell, shape (..., n_columns)."""
-        return _side_by_side([block.draw(out, generator) for block, out, _ in self._each(outputs)], outputs)
+        return _side_by_side([block.draw(out, generator) for block, out, _, _ in self.places(outputs)], outputs)
 
     def initial_outputs(self, mean):
-        """Decoder outputs, shape (n_outputs,), that give columns of the stated `mean`, shape (n_columns,)."""
-        means = mean.split(list(self.counts.values()))
-        return _side_by_side([block.initial_outputs(m) for block, m in zip(self.blocks, means, strict=True)], mean)
+        """Decoder outputs, shape (n_outputs,), for encoded rows whose mean is `mean`, shape (layout.width,)."""
+        places = zip(self.blocks, self._places, strict=True)
+        parts = [block.initial_outputs(mean[cells]) for block, (cells, _, _) in places]
+        return _side_by_side(parts, mean.new_empty(0))
 
     def project(self):
         """Put parameters that an optimiser step took out of range back into it."""

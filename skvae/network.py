@@ -79,6 +79,9 @@ ACTIVATIONS = {
     ),
 }
 
+N_COMPONENTS = 8
+"""Normal components of a number's density under an autoregressive decoder."""
+
 LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0
 """The encoder's log-variances are held in this range (standard deviations from 5e-5 to 150), so that a row far from all
 training rows cannot overflow the exponential."""
@@ -125,13 +128,58 @@ class MLP(nn.Module):
         return _rebuild, (MLP, (self.sizes, self.activation), _arrays(self), self.training)
 
 
+class AutoregressiveMLP(MLP):
+    """A decoder that reads z *and the parts before*: (n, latent_dim), (n, n_inputs) -> (n, n_outputs).
+
+    The weights are masked as in MADE (Germain et al., 2015): every hidden unit has a degree, reads the parts of a rank below
+    it and the hidden units of a degree up to it, and is read by the outputs of parts of a rank from it on. z is read by all.
+
+    Parameters
+    ----------
+    latent_dim : int
+    input_ranks, output_ranks : sequence of int
+        Rank of the part that each input, and each output, belongs to.
+    hidden : sequence of int
+        Widths of the hidden layers.
+    activation : str
+    generator : torch.Generator or None
+    """
+
+    def __init__(self, latent_dim, input_ranks, output_ranks, hidden, activation, generator=None):
+        super().__init__((latent_dim + len(input_ranks), *hidden, len(output_ranks)), activation, generator)
+        self.latent_dim, self.input_ranks, self.output_ranks = latent_dim, tuple(input_ranks), tuple(output_ranks)
+        n_ranks = max((*self.input_ranks, *self.output_ranks), default=0) + 1
+        below = torch.tensor([-1] * latent_dim + [rank + 1 for rank in self.input_ranks])
+        for i, layer in enumerate(self.layers):
+            last = i == len(self.layers) - 1
+            degrees = torch.tensor(self.output_ranks) if last else unit_degrees(layer.out_features, n_ranks)
+            mask = (below[None, :] <= degrees[:, None]).to(layer.weight.dtype)
+            layer.register_buffer("mask", mask, persistent=False)
+            with torch.no_grad():
+                layer.weight.mul_(mask)
+            below = degrees
+
+    def forward(self, z, inputs):
+        """Outputs of shape (..., n, n_outputs) for z of shape (..., n, latent_dim) and inputs of shape (n, n_inputs)."""
+        activation, first = ACTIVATIONS[self.activation], self.layers[0]
+        weight = first.weight * first.mask
+        x = F.linear(z, weight[:, : self.latent_dim]) + F.linear(inputs, weight[:, self.latent_dim :], first.bias)
+        for layer in self.layers[1:]:
+            x = F.linear(activation(x), layer.weight * layer.mask, layer.bias)
+        return x
+
+    def __reduce__(self):
+        args = (self.latent_dim, self.input_ranks, self.output_ranks, self.sizes[1:-1], self.activation)
+        return _rebuild, (AutoregressiveMLP, args, _arrays(self), self.training)
+
+
 class VAE(nn.Module):
     """A variational autoencoder over encoded rows (Kingma & Welling, 2014).
 
     Parameters
     ----------
     encoder : torch.nn.Module
-        (n, n_columns) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
+        (n, layout.n_inputs) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
     decoder : torch.nn.Module
         (n, latent_dim) -> (n, n_outputs): what the likelihood reads.
     likelihood : Likelihood
@@ -140,7 +188,8 @@ class VAE(nn.Module):
 
     Notes
     -----
-    Rows are *encoded* rows: the columns the model was fitted on, standardised and grouped by kind.
+    Rows are *encoded* rows, as ``likelihood.layout`` lays them out, with a last column of ones (which meets the biases in the
+    hand-written training step).
     """
 
     def __init__(self, encoder, decoder, likelihood, latent_dim):
@@ -154,24 +203,51 @@ class VAE(nn.Module):
 
     def encode(self, x):
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
-        z_mean, z_logvar = self.encoder(x.clamp(-INPUT_MAX, INPUT_MAX)).chunk(2, dim=-1)
+        z_mean, z_logvar = self.encoder(self.inputs(x)).chunk(2, dim=-1)
         # Straight through: a gradient that would lead back into the range is not cut off.
         return z_mean, z_logvar + (z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) - z_logvar).detach()
 
-    def decode(self, z):
-        """Likelihood parameters, shape (n, n_outputs)."""
-        return self.decoder(z)
+    @property
+    def autoregressive(self):
+        """bool : whether the decoder reads the parts before, too."""
+        return isinstance(self.decoder, AutoregressiveMLP)
+
+    def decode(self, z, x=None):
+        """Likelihood parameters, shape (..., n, n_outputs); an autoregressive decoder reads the rows `x` beside z."""
+        return self.decoder(z, self.inputs(x)) if self.autoregressive else self.decoder(z)
+
+    def inputs(self, x):
+        """The cells of encoded rows that networks read, shape (n, n_inputs)."""
+        return x[..., self.likelihood.layout.n_counts : -1].clamp(-INPUT_MAX, INPUT_MAX)
 
     def forward(self, x):
-        """Mean of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
-        return self.likelihood.mean(self.decode(self.encode(x)[0]))
+        """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
+        return self.generate(self.encode(x)[0])
+
+    @torch.no_grad()
+    def generate(self, z, generator=None):
+        """Parts decoded from `z`: drawn from p(x | z), or without a generator their means or most probable levels.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, latent_dim)
+        generator : torch.Generator, default=None
+
+        Returns
+        -------
+        parts : tensor of shape (n, n_columns)
+        """
+        if self.autoregressive:
+            return generate_in_order(self, z, generator)[0]
+        outputs = self.decode(z)
+        return self.likelihood.mean(outputs) if generator is None else self.likelihood.draw(outputs, generator)
 
     def elbo_terms(self, x, noise):
         """The two terms of the evidence lower bound, row by row, with one draw of z each.
 
         Parameters
         ----------
-        x : tensor of shape (n, n_columns)
+        x : tensor of shape (n, layout.width + 1)
         noise : tensor of shape (n, latent_dim)
             Standard normal; z = z_mean + z_std * noise.
 
@@ -184,14 +260,131 @@ class VAE(nn.Module):
         """
         z_mean, z_logvar = self.encode(x)
         z = z_mean + torch.exp(0.5 * z_logvar) * noise
-        nll = -self.likelihood.log_prob(x, self.decode(z)).sum(-1)
+        nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
         return nll, kl_divergence(z_mean, z_logvar).sum(-1)
 
     def __reduce__(self):
         # Custom modules are pickled by themselves, from the CPU, so that a file loads where there is no GPU.
         own = {name: p for name, p in _arrays(self).items() if name.startswith("likelihood.")}
         encoder, decoder = (copy.deepcopy(m).cpu() if is_custom(m) else m for m in (self.encoder, self.decoder))
-        return _rebuild_vae, (encoder, decoder, self.likelihood.counts, self.latent_dim, own, self.training)
+        return _rebuild_vae, (
+            encoder,
+            decoder,
+            self.likelihood.layout,
+            self.likelihood.n_components,
+            self.latent_dim,
+            own,
+            self.training,
+        )
+
+
+@torch.no_grad()
+def generate_in_order(vae, z, generator=None, given=None):
+    """`VAE.generate`, part after part and all rows at once, around parts that are given.
+
+    Parameters
+    ----------
+    vae : VAE
+    z : tensor of shape (n, latent_dim)
+    generator : torch.Generator, default=None
+    given : tensor of shape (n, n_columns), default=None
+        Known parts; NaN where one is to be drawn.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_columns)
+        The given parts as they are, the others drawn (or their means or most probable levels).
+    log_prob : tensor of shape (n,)
+        Sum of the log densities of the given parts, each given z and the parts before it, in nats.
+    """
+    layout, likelihood = vae.likelihood.layout, vae.likelihood
+    read = _OrderedReader(vae, z) if vae.autoregressive else _FactorizedReader(vae, z)
+    blocks = [(block, c) for block in likelihood.blocks for c in range(block.n_columns)]
+    parts, log_prob = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z))
+    for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
+        outputs = read.outputs(i)
+        block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
+        part = (block.mean(outputs) if generator is None else block.draw(outputs, generator))[:, 0]
+        if given is not None:
+            known = ~torch.isnan(given[:, i])
+            part = torch.where(known, given[:, i], part)
+            cells = part[:, None]
+            if i >= layout.n_numbers:
+                cells = F.one_hot(part.long(), block.n_cells).to(z.dtype)
+            log_prob += torch.where(known, block.log_prob(cells, outputs)[:, 0], 0.0)
+        parts[:, i] = part
+        read.take(i, parts)
+    return parts, log_prob
+
+
+class _FactorizedReader:
+    """The outputs of each part from z alone."""
+
+    def __init__(self, vae, z):
+        self.all, self.part = vae.decode(z), vae.likelihood.output_part
+
+    def outputs(self, i):
+        return self.all[:, self.part == i]
+
+    def take(self, i, parts):
+        """Nothing: later parts do not depend on it."""
+
+
+class _OrderedReader:
+    """The outputs of each part from z and the parts taken before.
+
+    Only what they depend on is computed: the first layer's sums grow by each part taken, and of every layer the units of a
+    higher degree, which stand behind the others, are left out.
+    """
+
+    def __init__(self, vae, z):
+        self.decoder, self.layout = vae.decoder, vae.likelihood.layout
+        self.input_part = torch.tensor(self.layout.input_parts)
+        self.output_part = vae.likelihood.output_part
+        first = self.decoder.layers[0]
+        self.sums = F.linear(z, first.weight[:, : self.decoder.latent_dim], first.bias)
+
+    def outputs(self, i):
+        activation, layers = ACTIVATIONS[self.decoder.activation], self.decoder.layers
+        rank, n_ranks, out = self.layout.rank[i], self.layout.n_columns, torch.nonzero(self.output_part == i)[:, 0]
+        if len(layers) == 1:
+            return self.sums[:, out]
+        width = n_units(layers[0], rank, n_ranks)
+        h = activation(self.sums[:, :width])
+        for layer in layers[1:-1]:
+            width_in, width = width, n_units(layer, rank, n_ranks)
+            h = activation(F.linear(h, layer.weight[:width, :width_in], layer.bias[:width]))
+        return F.linear(h, layers[-1].weight[out, :width], layers[-1].bias[out])
+
+    def take(self, i, parts):
+        where = self.decoder.latent_dim + torch.nonzero(self.input_part == i)[:, 0]
+        self.sums.addmm_(_input_cells(self.layout, i, parts), self.decoder.layers[0].weight[:, where].t())
+
+
+def unit_degrees(n_hidden, n_ranks):
+    """Degrees of a layer's hidden units, shape (n_hidden,): evenly from 0 to n_ranks - 1, in order."""
+    return torch.arange(n_hidden) * n_ranks // max(1, n_hidden)
+
+
+def n_units(layer, rank, n_ranks):
+    """How many of a layer's hidden units have a degree up to `rank`."""
+    return int((unit_degrees(layer.out_features, n_ranks) <= rank).sum())
+
+
+def _input_cells(layout, i, parts):
+    """What an encoded row holds for the part `i` once it is drawn, in the order of its cells: (n, cells)."""
+    value, categorical = parts[:, i], i >= layout.n_numbers
+    if categorical:
+        return F.one_hot(value.long(), layout.n_levels[i - layout.n_numbers]).to(value.dtype)
+    there = torch.ones_like(value)
+    if i < layout.n_counts:
+        location, scale = layout.count_ranges[i]
+        value = (torch.log1p(value) - location) / scale
+    elif layout.gate[i] >= 0:
+        gate = layout.gate[i]
+        there = (parts[:, gate] == layout.n_levels[gate - layout.n_numbers] - 1).to(value.dtype)
+    cells = [value * there, there] if i in layout.known else [value]
+    return torch.stack(cells, dim=1)
 
 
 def kl_divergence(z_mean, z_logvar):
@@ -204,21 +397,22 @@ def is_custom(module):
     return not isinstance(module, MLP)
 
 
-def build_vae(n_columns_by_kind, column_means, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
+def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
     """A freshly initialised VAE.
 
     Parameters
     ----------
-    n_columns_by_kind : dict of str to int
-    column_means : ndarray of shape (n_columns,)
-        Means of the encoded columns; the built-in decoder starts there.
+    layout : Layout
+        Where what stands in an encoded row.
+    mean : ndarray of shape (layout.width,)
+        Mean of the encoded rows; the built-in decoder starts there.
     latent_dim : int
     hidden_layer_sizes : sequence of int
         Widths of the encoder's hidden layers; the decoder has them in reverse.
     activation : str
     encoder : callable, torch.nn.Module or None
         ``encoder(n_inputs, n_outputs)`` makes a module; a module is copied; None is an MLP.
-    decoder : callable, torch.nn.Module or "factorized"
+    decoder : "factorized", "autoregressive", callable or torch.nn.Module
         Likewise.
     seed : int
         All initial weights follow from it. A factory finds torch's global generator seeded with it, and the
@@ -228,17 +422,24 @@ def build_vae(n_columns_by_kind, column_means, *, latent_dim, hidden_layer_sizes
     -------
     vae : VAE
     """
-    likelihood = Likelihood(n_columns_by_kind)
+    autoregressive = decoder == "autoregressive"
+    likelihood = Likelihood(layout, N_COMPONENTS if autoregressive else 0)
     generator = torch.Generator().manual_seed(seed)
     hidden = tuple(hidden_layer_sizes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        encoder = _make("encoder", encoder, likelihood.n_columns, 2 * latent_dim, hidden, activation, generator)
-        decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
+        encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator)
+        if autoregressive:
+            inputs, outputs = (
+                [layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part)
+            )
+            decoder = AutoregressiveMLP(latent_dim, inputs, outputs, hidden[::-1], activation, generator)
+        else:
+            decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
     if not is_custom(decoder):
         with torch.no_grad():
-            means = torch.from_numpy(np.asarray(column_means, dtype=np.float32))
-            decoder.layers[-1].bias.copy_(likelihood.initial_outputs(means))
+            start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
+            decoder.layers[-1].bias.copy_(start)
     return VAE(encoder, decoder, likelihood, latent_dim)
 
 
@@ -287,8 +488,10 @@ def _rebuild(cls, args, arrays, training):
     return _load(cls(*args), arrays, training)
 
 
-def _rebuild_vae(encoder, decoder, counts, latent_dim, arrays, training):
+def _rebuild_vae(encoder, decoder, layout, n_components, latent_dim, arrays, training):
     likelihood = _load(
-        Likelihood(counts), {name.removeprefix("likelihood."): array for name, array in arrays.items()}, training
+        Likelihood(layout, n_components),
+        {name.removeprefix("likelihood."): array for name, array in arrays.items()},
+        training,
     )
     return VAE(encoder, decoder, likelihood, latent_dim).train(training)

@@ -8,15 +8,16 @@ import itertools
 
 import torch
 
-from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, MLP
+from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, MLP, AutoregressiveMLP
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 def make_step(vae, x, penalty, adam_state=None):
     """The fastest step that can train `vae` on rows like `x`."""
-    built_in = type(vae.encoder) is MLP and type(vae.decoder) is MLP and x.shape[1] > 0
-    if built_in and float(x.abs().max()) <= INPUT_MAX:
+    built_in = type(vae.encoder) is MLP and type(vae.decoder) in (MLP, AutoregressiveMLP) and x.shape[1] > 1
+    built_in &= not (vae.autoregressive and len(vae.decoder.layers) == 1)
+    if built_in and float(x[:, vae.likelihood.layout.n_counts :].abs().max()) <= INPUT_MAX:
         return FlatStep(vae, penalty, adam_state)
     return AutogradStep(vae, penalty, adam_state)
 
@@ -53,13 +54,13 @@ class AutogradStep:
 
         Parameters
         ----------
-        x : tensor of shape (n, n_columns + 1)
+        x : tensor of shape (n, layout.width + 1)
             Encoded rows, with a last column of ones.
         weight : tensor of shape (n,) or None
         noise : tensor of shape (latent_dim, n)
         beta, learning_rate : float
         """
-        nll, kl = self.vae.elbo_terms(x[:, :-1], noise.t())
+        nll, kl = self.vae.elbo_terms(x, noise.t())
         if weight is not None:
             nll, kl = nll * weight, kl * weight
         nll, kl = nll.sum(), kl.sum()
@@ -134,6 +135,12 @@ class FlatStep:
             self.decay = torch.zeros_like(self.theta)
             for w in self._views(shapes, self.decay)[0]:
                 w[:, :-1] = penalty
+        self.mask = None
+        if vae.autoregressive:
+            self.mask = torch.ones_like(self.theta)
+            masks = self._views(shapes, self.mask)[0][self.n_encoder :]
+            for view, layer in zip(masks, vae.decoder.layers, strict=True):
+                view[:, :-1] = layer.mask
         self.workspaces = {}
 
     def _buffers(self):
@@ -196,6 +203,8 @@ class FlatStep:
         work.forward(x, noise)
         work.backward_likelihood(x, scale, total)
         work.backward(x, scale, beta)
+        if self.mask is not None:
+            self.grad *= self.mask
         if self.decay is not None:
             self.grad.addcmul_(self.theta, self.decay)
         self.count += 1
@@ -243,33 +252,48 @@ class _Workspace:
         self.outputs = like.new_empty(n, vae.likelihood.n_outputs)
         k = step.n_encoder
         self.encoder = _Layers(vae.encoder, step.weights[:k], step.weight_grads[:k], n, None)
-        self.decoder = _Layers(vae.decoder, step.weights[k:], step.weight_grads[k:], n, self.z_mean_grad)
-        blocks, counts = vae.likelihood.blocks, list(vae.likelihood.counts.values())
-        outputs = self.outputs.split([block.n_outputs for block in blocks], dim=1)
-        self.nll = [like.new_zeros(count) for count in counts]
+        weights, weight_grads = step.weights[k:], step.weight_grads[k:]
+        self.context = None
+        if vae.autoregressive:  # the first layer's weights: what meets z, and what meets the row (and the bias)
+            self.context, weights = weights[0][:, latent_dim:], [weights[0][:, :latent_dim], *weights[1:]]
+            self.context_grad, weight_grads = (
+                weight_grads[0][:, latent_dim:],
+                [weight_grads[0][:, :latent_dim], *weight_grads[1:]],
+            )
+        self.decoder = _Layers(vae.decoder, weights, weight_grads, n, self.z_mean_grad, bias=self.context is None)
+        self.first_input = vae.likelihood.layout.n_counts
         self.kl = like.new_zeros(latent_dim, n)
-        ends = list(itertools.accumulate(counts))
-        self.blocks = list(zip(blocks, ends, counts, outputs, step.own_grads, self.nll, strict=True))
+        self.nll = [like.new_zeros(block.n_columns) for block in vae.likelihood.blocks]
+        parts = vae.likelihood.places(self.outputs)
+        self.blocks = [(*part, grads, nll) for part, grads, nll in zip(parts, step.own_grads, self.nll, strict=True)]
 
     def forward(self, x, noise):
-        """Fill `outputs` for the rows `x` (n, n_columns + 1) and the `noise` (latent_dim, n)."""
-        below = self.encoder.forward(self.activation, x.t())
+        """Fill `outputs` for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
+        below = self.encoder.forward(self.activation, x[:, self.first_input :].t())
         torch.mm(self.encoder.weights[-1], below, out=self.head)
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
         torch.mul(self.z_logvar, 0.5, out=self.std).exp_()
         torch.mul(self.std, noise, out=self.shift)
         torch.add(self.z_mean, self.shift, out=self.z_rows)
-        below = self.decoder.forward(self.activation, self.z)
+        if self.context is None:
+            below = self.decoder.forward(self.activation, self.z)
+        else:
+            below = self.decoder.forward(self.activation, self.z_rows, self.context, x[:, self.first_input :].t())
         torch.mm(below.t(), self.decoder.weights[-1].t(), out=self.outputs)
 
     def backward_likelihood(self, x, scale, total):
         """Overwrite `outputs` by the gradient of the loss with respect to them."""
-        for block, end, count, outputs, grads, nll in self.blocks:
-            nll += block.backward_(x[:, end - count : end], outputs, scale, total, grads)
+        for block, outputs, cells, known, grads, nll in self.blocks:
+            mask = None if known is None else x.index_select(1, known)
+            nll += block.backward_(x[:, cells], outputs, mask, scale, total, grads)
 
     def backward(self, x, scale, beta):
         """Fill the gradients of all weights from that of the decoder's outputs."""
-        self.decoder.backward(self.activation, self.outputs.t(), self.z.t())
+        if self.context is None:
+            self.decoder.backward(self.activation, self.outputs.t(), self.z.t())
+        else:
+            below = self.decoder.backward(self.activation, self.outputs.t(), self.z_rows.t())
+            torch.mm(below, x[:, self.first_input :], out=self.context_grad)
         # z = z_mean + z_std * noise, and KL = (z_mean^2 + z_std^2 - 1 - z_logvar) / 2
         torch.mul(self.z_mean_grad, self.shift, out=self.z_logvar_grad)
         variance = torch.mul(self.std, self.std, out=self.std).sub_(1)  # less one, that is
@@ -277,7 +301,7 @@ class _Workspace:
         self.kl.addcmul_(kl, scale)
         self.z_logvar_grad.addcmul_(variance, scale, value=beta).mul_(0.5)
         self.z_mean_grad.addcmul_(self.z_mean, scale, value=beta)
-        self.encoder.backward(self.activation, self.head_grad, x)
+        self.encoder.backward(self.activation, self.head_grad, x[:, self.first_input :])
 
     def pop_totals(self):
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
@@ -290,7 +314,7 @@ class _Workspace:
 class _Layers:
     """The layers of one network: weights, activations and gradients for `n` rows, and the passes through them."""
 
-    def __init__(self, mlp, weights, weight_grads, n, input_grad):
+    def __init__(self, mlp, weights, weight_grads, n, input_grad, bias=True):
         like, widths = weights[0], mlp.sizes[1:-1]
         self.weights = weights
         acts = [like.new_ones(width + 1, n) for width in widths]
@@ -302,21 +326,33 @@ class _Layers:
         # the gradient below it, and what the derivative of the activation below it is told from
         grads = [input_grad, *(like.new_empty(width, n) for width in widths)]
         inputs_t = [None, *(act.t() for act in acts)]
-        back = [w[:, :-1].t() for w in weights]
+        back = [w[:, :-1].t() if bias or i else w.t() for i, w in enumerate(weights)]
         self.down = list(zip(weight_grads, inputs_t, back, grads, [None, *pre], strict=True))[::-1]
 
-    def forward(self, activation, below):
-        """Activations of the last hidden layer, with their row of ones; `below` (n_inputs + 1, n) if there is none."""
+    def forward(self, activation, below, context=None, context_inputs=None):
+        """Activations of the last hidden layer, with their row of ones; `below` (n_inputs + 1, n) if there is none.
+
+        The weights `context` carry `context_inputs` (n_context, n) to the first layer, beside `below`.
+        """
         for weight, pre, act, with_ones in self.up:
-            activation.forward(torch.mm(weight, below, out=pre), out=act)
+            torch.mm(weight, below, out=pre)
+            if context is not None:
+                pre.addmm_(context, context_inputs)
+                context = None
+            activation.forward(pre, out=act)
             below = with_ones
         return below
 
     def backward(self, activation, grad, inputs_t):
-        """Fill the weight gradients, and that of the inputs if it is wanted, from the outputs' `grad` (n_outputs, n)."""
+        """Fill the weight gradients, and that of the inputs if it is wanted, from the outputs' `grad` (n_outputs, n).
+
+        Returns the gradient at the first layer's sums.
+        """
         for weight_grad, below_t, back, grad_below, saved in self.down:
+            first = grad
             torch.mm(grad, inputs_t if below_t is None else below_t, out=weight_grad)
             if grad_below is not None:
                 grad = torch.mm(back, grad, out=grad_below)
             if saved is not None:
                 activation.backward(grad, saved)
+        return first

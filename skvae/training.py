@@ -44,8 +44,8 @@ def train(
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, n_columns)
-        Encoded training rows.
+    x : tensor of shape (n, layout.width + 1)
+        Encoded training rows, with a last column of ones.
     weight : tensor of shape (n,), default=None
         Row weights with mean 1.
     n_epochs : int
@@ -88,7 +88,6 @@ def train(
     n_steps = n_epochs * n_batches
     epochs_per_check = math.ceil(STEPS_PER_CHECK / n_batches)
     step = make_step(vae, x, penalty, adam_state)
-    x = torch.cat([x, x.new_ones(n, 1)], dim=1)  # the last column meets the biases
     watch = None if validation is None else _Watch(vae, *validation, beta=beta, tol=tol, seed=generator.initial_seed())
     start = _copy_state(vae)
     history = History()

@@ -1,0 +1,404 @@
+"""A matrix of column values <-> the matrix the network reads and models: kinds, scales, one-hot levels, missing cells.
+
+A column of the table becomes one *part* of an encoded row, or two: a ``"quantile_normal"`` column has a categorical part
+(which spike it is, or none) and a normal one (its score, where it is no spike).
+"""
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+
+from skvae.columns.marginals import QuantileMap
+
+PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
+"""The kinds of part, in the order in which an encoded row groups them."""
+
+KINDS = (*PART_KINDS, "quantile_normal")
+"""The kinds of column."""
+
+COUNTS = ("poisson", "negative_binomial")
+ROWS_FOR_QUANTILES = 1000
+"""``likelihood="auto"`` models numbers as ``"quantile_normal"`` from so many rows on, as ``"normal"`` below."""
+
+_CONSTANT = "constant"
+_MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing about the kind of a column
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where what stands in an encoded row.
+
+    An encoded row is ``[counts | numbers | known | one-hot levels]``. *Counts* are what count columns are compared with.
+    *Numbers* are normal and bernoulli cells and, standardised, the logarithms of the counts. *Known* are 1 where a cell of
+    a column that had missing cells at fit is there, 0 where it is not. The network reads all but the counts.
+
+    Attributes
+    ----------
+    kinds : tuple of (str, int)
+        The kinds that occur and their number of parts, in the order of `PART_KINDS`.
+    n_levels : tuple of int
+        Number of levels of each categorical part.
+    known : tuple of int
+        Parts (positions among all of them) that have a *known* cell.
+    rank : tuple of int
+        For each part, its place in the order in which an autoregressive decoder reads and draws them.
+    gate : tuple of int
+        For each part, the categorical part whose last level says that it is there; -1 if it always is.
+    count_ranges : tuple of (float, float)
+        Location and scale of the logarithm of one plus the count, of each count part.
+    """
+
+    kinds: tuple
+    n_levels: tuple = ()
+    known: tuple = ()
+    rank: tuple = ()
+    gate: tuple = ()
+    count_ranges: tuple = ()
+
+    @property
+    def n_columns(self):
+        """int : the number of parts."""
+        return sum(n for _, n in self.kinds)
+
+    @property
+    def n_counts(self):
+        """int : the number of count parts, which come first and which the network does not read as they are."""
+        return sum(n for kind, n in self.kinds if kind in COUNTS)
+
+    @property
+    def n_numbers(self):
+        """int : the number of parts that are not categorical; the *numbers* start at `n_counts`."""
+        return self.n_columns - len(self.n_levels)
+
+    @property
+    def first_known(self):
+        """int : where the *known* cells start."""
+        return self.n_counts + self.n_numbers
+
+    @property
+    def first_level(self):
+        """int : where the one-hot levels start."""
+        return self.first_known + len(self.known)
+
+    @property
+    def width(self):
+        """int : the length of an encoded row."""
+        return self.first_level + sum(self.n_levels)
+
+    @property
+    def n_inputs(self):
+        """int : how many of its last cells the network reads."""
+        return self.width - self.n_counts
+
+    @property
+    def input_parts(self):
+        """list of int of length n_inputs : the part that each cell the network reads belongs to."""
+        levels = [self.n_numbers + c for c, n in enumerate(self.n_levels) for _ in range(n)]
+        return [*range(self.n_numbers), *self.known, *levels]
+
+
+class TableEncoder:
+    """The learnt map between a matrix of values, NaN where missing, and encoded rows.
+
+    Every number is shifted and scaled to a common range: a ``"normal"`` column to mean 0 and deviation 1, a
+    ``"bernoulli"`` column to 0 (its lower value) and 1 (its upper value). A constant column is remembered but not modelled:
+    it tells rows nothing apart, and it has no density.
+
+    Attributes
+    ----------
+    kinds_ : ndarray of str of shape (n_features,)
+        The kind of each column, or ``"constant"``.
+    location_, scale_ : ndarray of shape (n_features,)
+        A number ``x`` is encoded as ``(x - location) / scale``, in float64; a count as ``(log(1 + x) - location) / scale``.
+    maps_ : list of (QuantileMap or None)
+        Of each ``"quantile_normal"`` column.
+    parts_ : list of (str, int)
+        Kind and column of each part, in the order of an encoded row; constant columns have none.
+    layout_ : Layout
+        Where what stands in an encoded row.
+    """
+
+    def fit(self, values, *, labels, levels, boolean, names, likelihood="auto", sample_weight=None):
+        """Learn kinds, locations and scales.
+
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples, n_features)
+            NaN where a cell is missing.
+        labels, names : list of length n_features
+            What error messages, and what `likelihood`, call the columns.
+        levels : list of (list or None)
+            Levels of the categorical columns, whose values are positions among them.
+        boolean : ndarray of bool of shape (n_features,)
+        likelihood : str or dict of str to columns, default="auto"
+            The kind of every column that is not categorical, or of the columns named; the rest of a dict is ``"auto"``.
+        sample_weight : ndarray of shape (n_samples,), default=None
+            Weights of the rows in the mean and the deviation.
+
+        Returns
+        -------
+        self : TableEncoder
+        """
+        self.labels_ = labels
+        asked = _kinds_asked(likelihood, names, levels)
+        columns = list(zip(values.T, asked, levels, boolean, labels, strict=True))
+        self.kinds_ = np.array([_kind(*column) for column in columns], dtype=object)
+        weight = np.ones(len(values)) if sample_weight is None else sample_weight
+        ranges = [_range(column, kind, weight) for column, kind in zip(values.T, self.kinds_, strict=True)]
+        self.location_, self.scale_ = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
+        self.maps_ = [
+            QuantileMap().fit(column[~np.isnan(column)], weight[~np.isnan(column)])
+            if kind == "quantile_normal"
+            else None
+            for column, kind in zip(values.T, self.kinds_, strict=True)
+        ]
+        parts = [part for j in range(values.shape[1]) for part in self._parts_of(j)]
+        self.parts_ = sorted(
+            parts, key=lambda part: PART_KINDS.index(part[0])
+        )  # stable: the table's order within a kind
+        has_missing = np.isnan(values).any(0)
+        kinds = [kind for kind, _ in self.parts_]
+        place = {part: i for i, part in enumerate(parts)}
+        self.layout_ = Layout(
+            kinds=tuple((kind, kinds.count(kind)) for kind in PART_KINDS if kind in kinds),
+            n_levels=tuple(
+                len(levels[j]) if self.maps_[j] is None else self.maps_[j].n_levels_
+                for kind, j in self.parts_
+                if kind == "categorical"
+            ),
+            known=tuple(
+                i
+                for i, (kind, j) in enumerate(self.parts_)
+                if kind != "categorical" and (has_missing[j] or ("categorical", j) in place)
+            ),
+            rank=tuple(place[part] for part in self.parts_),
+            gate=tuple(
+                self.parts_.index(("categorical", j)) if kind == "normal" and ("categorical", j) in place else -1
+                for kind, j in self.parts_
+            ),
+            count_ranges=tuple(
+                (float(self.location_[j]), float(self.scale_[j])) for kind, j in self.parts_ if kind in COUNTS
+            ),
+        )
+        return self
+
+    def _parts_of(self, j):
+        """Kind and column of the parts of column `j`."""
+        if self.kinds_[j] != "quantile_normal":
+            return [] if self.kinds_[j] == _CONSTANT else [(self.kinds_[j], j)]
+        spikes = [("categorical", j)] if self.maps_[j].n_levels_ else []
+        return spikes + ([("normal", j)] if self.maps_[j].has_rest_ else [])
+
+    def log_jacobian(self, values):
+        """What decoding adds to a row's log density, ``log p(row) = log p(encoded row) + log_jacobian``, in nats."""
+        total = np.zeros(len(values))
+        for kind, j in self.parts_:
+            if kind == "normal":
+                there = self._there(values[:, j], j, kind)
+                if self.maps_[j] is None:
+                    total[there] -= np.log(self.scale_[j])
+                else:
+                    total[there] += self.maps_[j].score(values[there, j].astype(np.float64))[1]
+        return total
+
+    def known(self, values):
+        """Which parts are there, ndarray of bool of shape (n_samples, n_parts)."""
+        parts = [self._there(values[:, j], j, kind) for kind, j in self.parts_]
+        return np.stack(parts, axis=1) if parts else np.empty((len(values), 0), dtype=bool)
+
+    def _there(self, column, j, kind):
+        """Where a part of column `j` is there: not missing, and no spike if the part is the rest beside the spikes."""
+        there = ~np.isnan(column)
+        if kind == "normal" and self.maps_[j] is not None and len(self.maps_[j].spikes_):
+            there &= self.maps_[j].level(column.astype(np.float64)) == len(self.maps_[j].spikes_)
+        return there
+
+    def encode(self, values, dtype=None, n_spare=0):
+        """Encode values.
+
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples, n_features)
+            NaN where a cell is missing.
+        dtype : dtype, default=None
+            Of the result; None is that of `values`.
+        n_spare : int, default=0
+            How many columns of ones to append.
+
+        Returns
+        -------
+        encoded : ndarray of shape (n_samples, layout_.width + n_spare)
+
+        Raises
+        ------
+        ValueError
+            If a cell cannot be of its column's kind.
+        """
+        layout = self.layout_
+        encoded = np.zeros((len(values), layout.width + n_spare), dtype=dtype or values.dtype)
+        encoded[:, layout.width :] = 1
+        level = layout.first_level
+        for i, (kind, j) in enumerate(self.parts_):  # one column at a time: no float64 copy of the whole table
+            there = self._there(values[:, j], j, kind)
+            column = values[there, j].astype(np.float64)
+            if kind == "categorical":
+                codes = column if self.maps_[j] is None else self.maps_[j].level(column)
+                encoded[np.flatnonzero(there), level + codes.astype(int)] = 1
+                level += layout.n_levels[i - layout.n_numbers]
+            else:
+                if kind in COUNTS:
+                    _check_counts(column, self.labels_[j], kind)
+                    encoded[there, i] = column
+                encoded[there, layout.n_counts + i] = self._number(column, j)
+            if i in layout.known:
+                encoded[:, layout.first_known + layout.known.index(i)] = there
+        return encoded
+
+    def parts(self, values):
+        """The parts of values as `decode` reads them, ndarray of shape (n_samples, n_parts), NaN where one is not there."""
+        parts = np.full((len(values), len(self.parts_)), np.nan)
+        for i, (kind, j) in enumerate(self.parts_):
+            there = self._there(values[:, j], j, kind)
+            column = values[there, j].astype(np.float64)
+            if kind == "categorical":
+                parts[there, i] = column if self.maps_[j] is None else self.maps_[j].level(column)
+            else:
+                parts[there, i] = column if kind in COUNTS else self._number(column, j)
+        return parts
+
+    def _number(self, column, j):
+        """Values of column `j` on the network's scale, shape (n,)."""
+        if self.maps_[j] is not None:
+            return self.maps_[j].score(column)[0]
+        raw = np.log1p(column) if self.kinds_[j] in COUNTS else column
+        scaled = (raw - self.location_[j]) / self.scale_[j]
+        return self._check_bernoulli(column, scaled, j) if self.kinds_[j] == "bernoulli" else scaled
+
+    def decode(self, cells):
+        """Modelled or drawn parts in the units of the table.
+
+        Parameters
+        ----------
+        cells : ndarray of shape (n_samples, n_parts)
+            Standardised numbers, scores, counts, and positions of levels.
+
+        Returns
+        -------
+        values : ndarray of float64 of shape (n_samples, n_features)
+        """
+        values = np.tile(self.location_, (len(cells), 1))
+        for i, (kind, j) in enumerate(self.parts_):  # a column's normal part comes before its categorical one
+            part, quantiles = cells[:, i], self.maps_[j]
+            if quantiles is not None and kind == "categorical":
+                spike = np.rint(part).astype(int)
+                is_spike = spike < len(quantiles.spikes_)
+                values[is_spike, j] = quantiles.spikes_[spike[is_spike]]
+            elif quantiles is not None:
+                values[:, j] = quantiles.value(part)
+            elif kind in ("normal", "bernoulli"):
+                values[:, j] = part * self.scale_[j] + self.location_[j]
+            else:
+                values[:, j] = part
+        return values
+
+    def check_constant(self, values):
+        """Raise if a column that was constant when the model was built no longer is: it has no place in the network."""
+        for j in np.flatnonzero(self.kinds_ == _CONSTANT):
+            other = (values[:, j] != self.location_[j]) & ~np.isnan(values[:, j])
+            if other.any():
+                raise ValueError(
+                    f"Column {self.labels_[j]} was constant ({self.location_[j]:g}) in the rows the model was built on, "
+                    f"so it is not part of it, but now it holds {values[other][0, j]:g}. Start from rows in which it varies."
+                )
+
+    def _check_bernoulli(self, raw, encoded, j):
+        outside = (encoded < -1e-6) | (encoded > 1 + 1e-6)
+        if outside.any():
+            low, high = self.location_[j], self.location_[j] + self.scale_[j]
+            raise ValueError(
+                f"Column {self.labels_[j]} is modelled as 'bernoulli' with values from {low:g} to {high:g}, as seen at "
+                f"fit, but got {raw[outside][0]:g}. Fit on rows with every value, or model it as 'normal' with "
+                f"likelihood={{'normal': [{self.labels_[j]}]}}."
+            )
+        return np.clip(encoded, 0, 1)
+
+
+def _kinds_asked(likelihood, names, levels):
+    """The kind asked for each column, ``"auto"`` included, as a list of length n_features."""
+    n = len(names)
+    if isinstance(likelihood, str):
+        return [likelihood] * n
+    asked = ["auto"] * n
+    for kind, columns in likelihood.items():
+        if kind not in KINDS:
+            raise ValueError(f"likelihood has the kind {kind!r}; expected one of {', '.join(map(repr, KINDS))}.")
+        for column in [columns] if isinstance(columns, str | Integral) else columns:
+            j = names.index(column) if column in names else column
+            if not isinstance(j, Integral) or not -n <= j < n:
+                raise ValueError(
+                    f"likelihood={{{kind!r}: ...}} names the column {column!r}, but the table has {n} columns "
+                    f"({', '.join(map(repr, names[:5]))}{', ...' if n > 5 else ''}). Give a column's name or its index."
+                )
+            if asked[j] != "auto":
+                raise ValueError(f"likelihood names the column {column!r} twice, as {asked[j]!r} and as {kind!r}.")
+            if (kind == "categorical") != (levels[j] is not None):
+                raise ValueError(
+                    f"likelihood names the column {column!r} as {kind!r}, but it is "
+                    f"{'categorical' if levels[j] is not None else 'a number'}. Say which columns are categories by "
+                    f"categorical_features."
+                )
+            asked[j] = kind
+    return asked
+
+
+def _kind(column, asked, levels, boolean, label):
+    """The kind of one column, shape (n_samples,): as asked, or by what it holds."""
+    present = column[~np.isnan(column)]
+    if not len(present):
+        return _CONSTANT
+    low, high = present.min(), present.max()
+    if levels is not None:
+        return "categorical" if low != high else _CONSTANT
+    if asked == "bernoulli" or (asked == "auto" and boolean):
+        return "bernoulli"
+    # Rounding noise of a constant is not variation.
+    if high - low <= 8 * np.finfo(column.dtype).eps * max(abs(low), abs(high)):
+        return _CONSTANT
+    if asked in COUNTS:
+        _check_counts(present, label, asked)
+    if asked != "auto":
+        return asked
+    two_valued = len(present) >= _MIN_ROWS_TWO_VALUES and np.all((present == low) | (present == high))
+    if two_valued:
+        return "bernoulli"
+    return "quantile_normal" if len(present) >= ROWS_FOR_QUANTILES else "normal"
+
+
+def _check_counts(column, label, kind):
+    bad = (column < 0) | (column != np.floor(column))
+    bad &= ~np.isnan(column)
+    if bad.any():
+        raise ValueError(
+            f"Column {label} is modelled as {kind!r}, whose values are counts 0, 1, 2, ..., but got {column[bad][0]:g}. "
+            f"Round it, or model it as 'normal'."
+        )
+
+
+def _range(column, kind, sample_weight):
+    """Location and scale of one column of shape (n_samples,), safe from overflow at any magnitude."""
+    present = ~np.isnan(column)
+    column, weight = column[present].astype(np.float64), sample_weight[present]
+    if kind in ("categorical", "quantile_normal"):
+        return 0.0, 1.0
+    if kind == _CONSTANT:
+        return (column[0] if len(column) else np.nan), 1.0
+    low, high = column.min(), column.max()
+    if kind == "bernoulli":
+        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, (high - low) or 1.0)
+    if kind in COUNTS:
+        column = np.log1p(column)
+    unit = np.abs(column).max()
+    mean = np.average(column / unit, weights=weight)
+    deviation = np.sqrt(np.average((column / unit - mean) ** 2, weights=weight))
+    return mean * unit, max(deviation * unit, np.finfo(np.float64).tiny)
