@@ -50,10 +50,7 @@ def log_likelihood(vae, x, known, draws):
     for rows, mask in zip(x.split(rows_per_chunk), known.split(rows_per_chunk), strict=True):
         z_mean, z_logvar = vae.encode(rows)  # (n, latent_dim)
         z = z_mean + torch.exp(0.5 * z_logvar) * draws[:, None]  # (K, n, latent_dim)
-        if vae.autoregressive:
-            outputs = vae.decode(z, rows)  # (K, n, n_outputs)
-        else:
-            outputs = vae.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        outputs = vae.decode(z, rows)  # (K, n, n_outputs)
         log_x = torch.where(mask, vae.likelihood.log_prob(rows, outputs), 0.0).sum(-1)  # (K, n)
         log_ratio = -0.5 * (z**2).sum(-1) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
         chunks.append(torch.logsumexp(log_x + log_ratio, dim=0) - math.log(len(draws)))

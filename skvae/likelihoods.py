@@ -75,8 +75,8 @@ class Kind(nn.Module):
 
     Notes
     -----
-    `backward_` is what `log_prob` is to autograd. Given the `cells` (n, n_cells), the decoder's `outputs` (n, n_outputs), which
-    cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (), it
+    `backward_` is what `log_prob` is to autograd. Given the `cells` (n, n_cells), the decoder's `outputs` (n, n_outputs),
+    which cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (), it
     overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)``, fills `grads` with that of the block's own
     parameters, by name, and returns the loss by column, (n_columns,).
     """
@@ -114,7 +114,7 @@ class Normal(Kind):
 
     def __init__(self, n_columns):
         super().__init__(n_columns)
-        self.log_std = nn.Parameter(torch.zeros(n_columns))
+        self.log_std = nn.Parameter(torch.zeros(n_columns, dtype=torch.float32))
 
     def log_prob(self, cells, mean):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
@@ -218,7 +218,11 @@ class NormalMixture(Kind):
 
     def initial_outputs(self, mean):
         """Decoder outputs that spread the components over the column, shape (n_outputs,)."""
-        spread = torch.linspace(-1.5, 1.5, self.n_components) if self.n_components > 1 else torch.zeros(1)
+        spread = (
+            torch.linspace(-1.5, 1.5, self.n_components, dtype=mean.dtype)
+            if self.n_components > 1
+            else mean.new_zeros(1)
+        )
         means = mean[:, None] + spread
         log_stds = torch.full_like(means, -0.5 if self.n_components > 1 else 0.0)
         return torch.stack([torch.zeros_like(means), means, log_stds]).flatten()
@@ -358,7 +362,7 @@ class NegativeBinomial(Kind):
 
     def __init__(self, n_columns):
         super().__init__(n_columns)
-        self.log_r = nn.Parameter(torch.zeros(n_columns))
+        self.log_r = nn.Parameter(torch.zeros(n_columns, dtype=torch.float32))
 
     def log_prob(self, cells, log_mean):
         """Log mass of each cell, shape (..., n_columns), in nats."""

@@ -108,8 +108,7 @@ class MLP(nn.Module):
         super().__init__()
         self.sizes, self.activation = tuple(sizes), activation
         self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, n_in, n_out)
-            for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True)
+            _empty_linear(n_in, n_out) for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True)
         )
         if generator is not None:
             for layer in self.layers:
@@ -126,6 +125,15 @@ class MLP(nn.Module):
 
     def __reduce__(self):
         return _rebuild, (MLP, (self.sizes, self.activation), _arrays(self), self.training)
+
+
+def _empty_linear(n_in, n_out):
+    """A float32 layer with weights of no meaning, whatever the default dtype; nothing is drawn for it."""
+    layer = nn.Linear(1, 1, dtype=torch.float32, device="meta")
+    layer.in_features, layer.out_features = n_in, n_out
+    layer.weight = nn.Parameter(torch.empty(n_out, n_in, dtype=torch.float32))
+    layer.bias = nn.Parameter(torch.empty(n_out, dtype=torch.float32))
+    return layer
 
 
 class AutoregressiveMLP(MLP):
@@ -214,7 +222,10 @@ class VAE(nn.Module):
 
     def decode(self, z, x=None):
         """Likelihood parameters, shape (..., n, n_outputs); an autoregressive decoder reads the rows `x` beside z."""
-        return self.decoder(z, self.inputs(x)) if self.autoregressive else self.decoder(z)
+        if self.autoregressive:
+            return self.decoder(z, self.inputs(x))
+        # custom modules are promised a matrix
+        return self.decoder(z) if z.ndim == 2 else self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
     def inputs(self, x):
         """The cells of encoded rows that networks read, shape (n, n_inputs)."""
@@ -440,7 +451,7 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
         with torch.no_grad():
             start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
             decoder.layers[-1].bias.copy_(start)
-    return VAE(encoder, decoder, likelihood, latent_dim)
+    return VAE(encoder, decoder, likelihood.float(), latent_dim)
 
 
 def _make(role, factory, n_inputs, n_outputs, hidden, activation, generator):

@@ -4,8 +4,6 @@ Both minimise ``mean(weight * (-log p(x | z) + beta KL)) + penalty / 2 * |weight
 agree to rounding: the readable one defines the fast one.
 """
 
-import itertools
-
 import torch
 
 from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, MLP, AutoregressiveMLP

@@ -92,7 +92,7 @@ def train(
     start = _copy_state(vae)
     history = History()
 
-    with contextlib.closing(_Released(step)), _private_rng(vae, generator):
+    with contextlib.closing(_Released(step)), _private_rng(vae, generator), torch.enable_grad():
         for epoch in range(n_epochs):
             vae.train()
             for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
@@ -115,9 +115,15 @@ def train(
                 exhausted = patience is not None and watch.n_without_gain >= patience
             if (on_epoch is not None and on_epoch(epoch, history)) or exhausted:
                 break
+        if not all(torch.isfinite(p).all() for p in vae.parameters()):
+            vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
+            raise FloatingPointError("the weights are no longer finite")
         if watch is not None:
             if watch.best_state is None:  # stopped before the first look
                 history.validation_scores.append(watch.look())
+            if watch.best_state is None:
+                vae.load_state_dict(start)
+                raise FloatingPointError("the validation score is not finite")
             vae.load_state_dict(watch.best_state)
     return history, step.adam_state()
 
@@ -154,7 +160,7 @@ class _Watch:
             nll, kl = self.vae.elbo_terms(x, noise)
             total -= float(((nll + self.beta * kl) * weight).sum())
         score = total / float(self.weight.sum())
-        if score > self.best_score or self.best_state is None:
+        if score > self.best_score:  # never one that is not a number
             self.best_score, self.best_state = score, _copy_state(self.vae)
         gained = score > self._reference + self.tol
         self.n_without_gain = 0 if gained else self.n_without_gain + 1

@@ -141,6 +141,10 @@ class TableEncoder:
         self : TableEncoder
         """
         self.labels_ = labels
+        if np.isnan(values).all():
+            raise ValueError(
+                f"All {values.size} cells of X are missing (NaN); expected at least one value to learn from."
+            )
         asked = _kinds_asked(likelihood, names, levels)
         columns = list(zip(values.T, asked, levels, boolean, labels, strict=True))
         self.kinds_ = np.array([_kind(*column) for column in columns], dtype=object)
@@ -272,7 +276,8 @@ class TableEncoder:
         if self.maps_[j] is not None:
             return self.maps_[j].score(column)[0]
         raw = np.log1p(column) if self.kinds_[j] in COUNTS else column
-        scaled = (raw - self.location_[j]) / self.scale_[j]
+        unit, location, scale = self._in_units(j)
+        scaled = (raw / unit - location) / scale
         return self._check_bernoulli(column, scaled, j) if self.kinds_[j] == "bernoulli" else scaled
 
     def decode(self, cells):
@@ -297,10 +302,17 @@ class TableEncoder:
             elif quantiles is not None:
                 values[:, j] = quantiles.value(part)
             elif kind in ("normal", "bernoulli"):
-                values[:, j] = part * self.scale_[j] + self.location_[j]
+                unit, location, scale = self._in_units(j)
+                largest = np.finfo(np.float64).max / max(unit, 1.0)
+                values[:, j] = np.clip(part * scale + location, -largest, largest) * unit
             else:
                 values[:, j] = part
         return values
+
+    def _in_units(self, j):
+        """A power of two, and location and scale of column `j` in units of it: so that no difference overflows."""
+        unit = 2.0 ** (np.frexp(max(abs(self.location_[j]), self.scale_[j]))[1] - 1)
+        return unit, self.location_[j] / unit, self.scale_[j] / unit
 
     def check_constant(self, values):
         """Raise if a column that was constant when the model was built no longer is: it has no place in the network."""
@@ -363,7 +375,8 @@ def _kind(column, asked, levels, boolean, label):
     if asked == "bernoulli" or (asked == "auto" and boolean):
         return "bernoulli"
     # Rounding noise of a constant is not variation.
-    if high - low <= 8 * np.finfo(column.dtype).eps * max(abs(low), abs(high)):
+    largest = max(abs(low), abs(high))
+    if high / 2 - low / 2 <= 4 * np.finfo(column.dtype).eps * largest:
         return _CONSTANT
     if asked in COUNTS:
         _check_counts(present, label, asked)

@@ -84,7 +84,7 @@ class QuantileMap:
 
 
 def _knots(values, mass, n):
-    """Knots of the map from sorted distinct values, shape (m,), that `n` rows hold: shares of equal size, of at least 30 rows."""
+    """Knots of the map from sorted distinct values, shape (m,), that `n` rows hold: equal shares, of at least 30 rows."""
     if not len(values):
         return values, values
     middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()  # mid-distribution of each value

@@ -315,7 +315,8 @@ def _cast(column, dtype):
     if dtype.is_integer():
         info = np.iinfo(str(dtype).lower())
         # float64 cannot hold the largest 64-bit integers: clip below them, then convert
-        return np.clip(np.rint(column), float(info.min), np.nextafter(float(info.max), 0)).astype(info.dtype)
+        high = np.nextafter(float(info.max), 0) if info.bits == 64 else info.max
+        return np.clip(np.rint(column), float(info.min), high).astype(info.dtype)
     if dtype in (nw.Datetime, nw.Date, nw.Duration, nw.Time):
         return np.rint(column).astype(np.int64)
     return column
