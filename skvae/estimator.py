@@ -1,6 +1,5 @@
 """The scikit-learn face: parameters, validation, fitted state."""
 
-import contextlib
 import copy
 import math
 import warnings
@@ -347,25 +346,24 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             hook_args["metadata"] = {"sample_weight": sample_weight}
         context.call_on_fit_task_begin(**hook_args)
         try:
-            with _one_thread():
-                history, adam_state = train(
-                    self.module_,
-                    x,
-                    weight,
-                    n_epochs=n_epochs,
-                    batch_size=self.batch_size,
-                    learning_rate=self.learning_rate_init,
-                    beta=self.beta,
-                    penalty=self.alpha / len(x),
-                    # what went before counts: a seed shall not give every call the same noise and order of rows
-                    generator=torch.Generator().manual_seed(seed + (0 if reset else self.n_iter_)),
-                    validation=validation,
-                    patience=self.n_iter_no_change,
-                    tol=self.tol,
-                    schedule=schedule,
-                    adam_state=None if schedule else self._adam_state,
-                    on_epoch=self._epoch_hook(context, hook_args, n_epochs),
-                )
+            history, adam_state = train(
+                self.module_,
+                x,
+                weight,
+                n_epochs=n_epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate_init,
+                beta=self.beta,
+                penalty=self.alpha / len(x),
+                # what went before counts: a seed shall not give every call the same noise and order of rows
+                generator=torch.Generator().manual_seed(seed + (0 if reset else self.n_iter_)),
+                validation=validation,
+                patience=self.n_iter_no_change,
+                tol=self.tol,
+                schedule=schedule,
+                adam_state=None if schedule else self._adam_state,
+                on_epoch=self._epoch_hook(context, hook_args, n_epochs),
+            )
         except FloatingPointError as error:
             raise ValueError(self._describe_divergence(x, error)) from error
         self._adam_state = None if schedule else adam_state
@@ -798,14 +796,3 @@ def _generator(random_state):
     """A torch generator whose seed is drawn from scikit-learn's notion of a random state."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     return torch.Generator().manual_seed(int(seed))
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """Train on one thread: products this small gain nothing from more. The former count is put back."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)

@@ -8,7 +8,7 @@ from scipy.stats import qmc
 
 from skvae.network import generate_in_order
 
-CELLS_PER_CHUNK = 2**21
+CELLS_PER_CHUNK = 2**18
 """How many numbers the widest intermediate array may hold: memory stays bounded whatever the rows and the draws."""
 
 

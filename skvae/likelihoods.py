@@ -76,8 +76,8 @@ class Kind(nn.Module):
     Notes
     -----
     `backward_` is what `log_prob` is to autograd. Given the `cells` (n, n_cells), the decoder's `outputs` (n, n_outputs),
-    which cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (), it
-    overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)``, fills `grads` with that of the block's own
+    which cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (),
+    it overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)``, fills `grads` with that of the block's own
     parameters, by name, and returns the loss by column, (n_columns,).
     """
 

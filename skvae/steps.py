@@ -139,6 +139,7 @@ class FlatStep:
             masks = self._views(shapes, self.mask)[0][self.n_encoder :]
             for view, layer in zip(masks, vae.decoder.layers, strict=True):
                 view[:, :-1] = layer.mask
+        self.projections = [b.project for b in vae.likelihood.blocks if next(b.parameters(), None) is not None]
         self.workspaces = {}
 
     def _buffers(self):
@@ -221,7 +222,8 @@ class FlatStep:
             amsgrad=False,
             maximize=False,
         )
-        self.vae.likelihood.project()
+        for project in self.projections:
+            project()
 
     def pop_totals(self):
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from skvae.steps import make_step
+from skvae.steps import AutogradStep, make_step
 
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
+WORK_PER_THREAD = 20_000_000
+"""A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
+
 STEPS_PER_CHECK = 50  # the validation rows are looked at after an epoch, or after this many steps if epochs are shorter
 
 
@@ -92,18 +95,22 @@ def train(
     start = _copy_state(vae)
     history = History()
 
-    with contextlib.closing(_Released(step)), _private_rng(vae, generator), torch.enable_grad():
+    modes = isinstance(step, AutogradStep)  # modules of one's own may behave otherwise in training
+    work = rows_per_batch * sum(p.numel() for p in vae.parameters())
+    with contextlib.closing(_Released(step)), _private_rng(vae, generator), _threads(work), torch.enable_grad():
         for epoch in range(n_epochs):
-            vae.train()
+            if modes:
+                vae.train()
             for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
                 beta_now, rate_now = beta, learning_rate
                 if schedule:
                     progress = history.n_steps / n_steps
                     beta_now = beta * min(1.0, (progress + 1 / n_steps) / WARM_UP)
                     rate_now = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-                step(x[rows], None if weight is None else weight[rows], noise, beta_now, rate_now)
+                step(x.index_select(0, rows), None if weight is None else weight[rows], noise, beta_now, rate_now)
                 history.n_steps += 1
-            vae.eval()
+            if modes:
+                vae.eval()
             nll, kl = (total / n for total in step.pop_totals())
             history.loss_curve.append(nll + beta * kl)
             if not math.isfinite(history.loss_curve[-1]):
@@ -171,6 +178,17 @@ class _Watch:
 def _copy_state(vae):
     """A copy of every parameter and buffer: `state_dict` alone only refers to them."""
     return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
+
+
+@contextlib.contextmanager
+def _threads(work):
+    """As many threads as `work`, weights times rows, deserves, of those torch may use; the former count is put back."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(n_threads if work >= WORK_PER_THREAD else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @contextlib.contextmanager

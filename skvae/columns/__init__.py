@@ -4,7 +4,7 @@ Imports nothing else of the package: what a column *is* (its kind, its units, it
 worth (its density) in :mod:`skvae.likelihoods`.
 """
 
-from skvae.columns.encoder import KINDS, TableEncoder
+from skvae.columns.encoder import KINDS, Layout, TableEncoder
 from skvae.columns.tables import TableReader, as_table
 
-__all__ = ["KINDS", "TableEncoder", "TableReader", "as_table"]
+__all__ = ["KINDS", "Layout", "TableEncoder", "TableReader", "as_table"]

@@ -21,6 +21,7 @@ COUNTS = ("poisson", "negative_binomial")
 ROWS_FOR_QUANTILES = 1000
 """``likelihood="auto"`` models numbers as ``"quantile_normal"`` from so many rows on, as ``"normal"`` below."""
 
+_ROWS_AT_ONCE = 4096
 _CONSTANT = "constant"
 _MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing about the kind of a column
 
@@ -239,11 +240,18 @@ class TableEncoder:
         ValueError
             If a cell cannot be of its column's kind.
         """
+        encoded = np.zeros((len(values), self.layout_.width + n_spare), dtype=dtype or values.dtype)
+        encoded[:, self.layout_.width :] = 1
+        for start in range(0, len(values), _ROWS_AT_ONCE):  # what is made on the way stays in the cache
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            self._encode_into(encoded[rows], values[rows])
+        return encoded
+
+    def _encode_into(self, encoded, values):
+        """`encode` into zeros."""
         layout = self.layout_
-        encoded = np.zeros((len(values), layout.width + n_spare), dtype=dtype or values.dtype)
-        encoded[:, layout.width :] = 1
         level = layout.first_level
-        for i, (kind, j) in enumerate(self.parts_):  # one column at a time: no float64 copy of the whole table
+        for i, (kind, j) in enumerate(self.parts_):
             there = self._there(values[:, j], j, kind)
             column = values[there, j].astype(np.float64)
             if kind == "categorical":
@@ -257,7 +265,6 @@ class TableEncoder:
                 encoded[there, layout.n_counts + i] = self._number(column, j)
             if i in layout.known:
                 encoded[:, layout.first_known + layout.known.index(i)] = there
-        return encoded
 
     def parts(self, values):
         """The parts of values as `decode` reads them, ndarray of shape (n_samples, n_parts), NaN where one is not there."""

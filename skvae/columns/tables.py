@@ -60,7 +60,7 @@ class TableReader:
             _levels(column, name) if flag else None
             for column, name, flag in zip(columns, self.labels_, categorical, strict=True)
         ]
-        values = self._read(columns, "error")
+        values = self._read_array(X, "error") if frame is None else self._read(columns, "error")
         floats = [X.dtype] if frame is None else [_numpy_float(dtype) for dtype in dtypes]
         self.dtype_ = np.dtype(np.float32 if all(dtype == np.float32 for dtype in floats) else np.float64)
         return values
@@ -80,11 +80,16 @@ class TableReader:
         """
         frame = as_frame(X)
         if frame is None:
-            return self._read([X[:, j] for j in range(X.shape[1])], handle_unknown)
+            return self._read_array(X, handle_unknown)
         return self._read([frame[:, j] for j in range(len(frame.columns))], handle_unknown)
 
     def _read(self, columns, handle_unknown):
         return np.stack([self._read_one(column, j, handle_unknown) for j, column in enumerate(columns)], axis=1)
+
+    def _read_array(self, X, handle_unknown):
+        if X.dtype != object and all(levels is None for levels in self.levels_):  # finite numbers: nothing to copy
+            return X
+        return self._read([X[:, j] for j in range(X.shape[1])], handle_unknown)
 
     def _read_one(self, column, j, handle_unknown):
         """Values of column `j`, shape (n_samples,)."""
