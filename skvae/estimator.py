@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skvae.columns import KINDS, TableEncoder, TableReader, as_table
-from skvae.inference import complete, log_likelihood, resample, standard_normal_draws
+from skvae.inference import complete, generate, log_likelihood, posterior, resample, standard_normal_draws
 from skvae.latent import LATENT_DENSITIES
 from skvae.network import ACTIVATIONS, build_vae, kl_divergence
 from skvae.training import train
@@ -38,7 +38,6 @@ DRAWS_TO_IMPUTE = 128
 PROPOSALS = 20
 """Proposals per row of a conditional sample."""
 
-_ROWS_PER_CHUNK = 16384
 _ROWS_FOR_UNITS = 10_000  # `kl_per_unit_` and `active_units_` are averages over at most so many training rows
 
 
@@ -754,23 +753,16 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             return self.module_
         return copy.deepcopy(self.module_).to(x.device, x.dtype)
 
-    @torch.no_grad()
     def _posterior(self, X):
         x = self._encode(X)[0]
-        module = self._module_for(x)
-        chunks = [module.encode(rows) for rows in x.split(_ROWS_PER_CHUNK)]
-        z_mean, z_logvar = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+        z_mean, z_logvar = posterior(self._module_for(x), x)
         return z_mean.cpu().numpy(), torch.exp(0.5 * z_logvar).cpu().numpy()
 
-    @torch.no_grad()
     def _decode(self, z, generator):
         """Rows decoded from `z`; drawn from p(x | z) if there is a generator."""
         z = z.to(self.module_.device)
-        module = self._module_for(z)
-        encoded = []
-        for points in z.split(_ROWS_PER_CHUNK):
-            encoded.append(module.generate(points, generator))
-        return self._reader.write(self._table.decode(torch.cat(encoded).double().cpu().numpy()))
+        parts = generate(self._module_for(z), z, generator)
+        return self._reader.write(self._table.decode(parts.double().cpu().numpy()))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,5 +1,10 @@
-"""What a fitted model says about rows: importance-weighted log-likelihoods."""
+"""What a fitted model says about rows: posteriors, decoded rows, log-likelihoods, missing cells.
 
+Every function works through its rows in chunks, so that memory stays bounded, and on one thread: the products are small, and
+threads that wait for a busy core cost more than they bring.
+"""
+
+import functools
 import math
 
 import numpy as np
@@ -10,6 +15,38 @@ from skvae.network import generate_in_order
 
 CELLS_PER_CHUNK = 2**18
 """How many numbers the widest intermediate array may hold: memory stays bounded whatever the rows and the draws."""
+
+
+ROWS_PER_CHUNK = 4096
+
+
+def _on_one_thread(kernel):
+    """Run without gradients and on one thread; the former count is put back."""
+
+    @functools.wraps(kernel)
+    @torch.no_grad()
+    def alone(*args, **kwargs):
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return kernel(*args, **kwargs)
+        finally:
+            torch.set_num_threads(n_threads)
+
+    return alone
+
+
+@_on_one_thread
+def posterior(vae, x):
+    """Means and log-variances of q(z | x) of encoded rows, two tensors of shape (n, latent_dim)."""
+    chunks = [vae.encode(rows) for rows in x.split(ROWS_PER_CHUNK)]
+    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+
+
+@_on_one_thread
+def generate(vae, z, generator=None):
+    """Parts decoded from `z`, drawn if there is a generator: see `VAE.generate`."""
+    return torch.cat([vae.generate(points, generator) for points in z.split(ROWS_PER_CHUNK)])
 
 
 def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
@@ -23,7 +60,7 @@ def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
     return torch.from_numpy(draws).to(dtype)
 
 
-@torch.no_grad()
+@_on_one_thread
 def log_likelihood(vae, x, known, draws):
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
@@ -57,7 +94,7 @@ def log_likelihood(vae, x, known, draws):
     return torch.cat(chunks)
 
 
-@torch.no_grad()
+@_on_one_thread
 def complete(vae, x, given, n_draws, generator, *, noise=True):
     """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
 
