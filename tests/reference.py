@@ -1,15 +1,24 @@
 """The slow, obvious twin: the model and its training written a second time, for reading rather than for speed.
 
-It takes nothing but arrays from the package. Densities are those of `torch.distributions`, layers are plain
-`torch.nn.Linear`, gradients come from autograd and the optimiser is `torch.optim.Adam` without any option.
+It takes nothing but arrays and the layout of a row from the package. Densities are those of `torch.distributions`, layers
+are plain `torch.nn.Linear`, gradients come from autograd and the optimiser is `torch.optim.Adam` without any option.
 """
 
 import copy
 import math
+from types import SimpleNamespace
 
 import torch
 from torch import nn
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    MixtureSameFamily,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    kl_divergence,
+)
 
 ACTIVATIONS = {
     "identity": lambda x: x,
@@ -23,6 +32,41 @@ ACTIVATIONS = {
 }
 
 SMALLEST_NOISE = 1e-3
+LARGEST_LOG_DISPERSION = 12.0
+OWN_PARAMETER = {"normal": "log_std", "negative_binomial": "log_r"}
+
+
+def parts_of(layout, n_components=0):
+    """Where each part stands, found by counting: its cells and inputs in an encoded row, its flag, and its outputs."""
+    kinds = [kind for kind, n in layout.kinds for _ in range(n)]
+    n_counts = sum(kind in ("poisson", "negative_binomial") for kind in kinds)
+    n_numbers = sum(kind != "categorical" for kind in kinds)
+    parts, next_level, next_output = [], n_counts + n_numbers + len(layout.known), 0
+    for block, (kind, n) in enumerate(layout.kinds):
+        first_output = next_output
+        for k in range(n):
+            i = len(parts)
+            part = SimpleNamespace(kind=kind, block=block, number=k, rank=layout.rank[i], flag=None)
+            if kind == "categorical":
+                n_levels = layout.n_levels[i - n_numbers]
+                part.cells = part.inputs = [next_level + level for level in range(n_levels)]
+                next_level += n_levels
+            else:
+                part.cells, part.inputs = [i if i < n_counts else n_counts + i], [n_counts + i]
+                if i in layout.known:
+                    part.flag = n_counts + n_numbers + layout.known.index(i)
+                    part.inputs = [n_counts + i, part.flag]
+            if kind == "normal" and n_components:
+                part.outputs = [
+                    [first_output + what * n * n_components + k * n_components + c for c in range(n_components)]
+                    for what in range(3)
+                ]
+                next_output += 3 * n_components
+            else:
+                part.outputs = [next_output + o for o in range(len(part.cells))]
+                next_output += len(part.cells)
+            parts.append(part)
+    return parts
 
 
 class SlowVAE(nn.Module):
@@ -31,36 +75,102 @@ class SlowVAE(nn.Module):
     def __init__(self, vae):
         super().__init__()
         state = {name: value.detach().clone().double() for name, value in vae.state_dict().items()}
+        layout = vae.likelihood.layout
         self.activation = ACTIVATIONS[vae.encoder.activation]
         self.encoder, self.decoder = _linear_layers(state, "encoder"), _linear_layers(state, "decoder")
-        self.counts = dict(vae.likelihood.counts)
-        self.noise = nn.ParameterDict()
-        for i, kind in enumerate(self.counts):
-            if kind == "normal":
-                self.noise[str(i)] = nn.Parameter(state[f"likelihood.blocks.{i}.log_std"])
+        self.n_components, self.latent_dim = vae.likelihood.n_components, vae.latent_dim
+        self.parts = parts_of(layout, self.n_components)
+        self.first_input = sum(part.kind in ("poisson", "negative_binomial") for part in self.parts)
+        self.own = nn.ParameterDict()
+        for i, (kind, _) in enumerate(layout.kinds):
+            if kind in OWN_PARAMETER and not (kind == "normal" and self.n_components):
+                self.own[str(i)] = nn.Parameter(state[f"likelihood.blocks.{i}.{OWN_PARAMETER[kind]}"])
+        self.own_kinds = {i: layout.kinds[int(i)][0] for i in self.own}
+        self.masks = None
+        if hasattr(vae.decoder, "input_ranks"):
+            self.masks = self.autoregressive_masks()
 
-    def run(self, layers, x):
-        for layer in layers[:-1]:
-            x = self.activation(layer(x))
-        return layers[-1](x)
+    def autoregressive_masks(self):
+        """One mask per decoder layer: what may reach what, entry by entry."""
+        n_ranks = max(part.rank for part in self.parts) + 1
+        # what a unit may know: parts of a rank below its degree
+        n_row = self.decoder[0].in_features - self.latent_dim
+        degrees = [0] * self.latent_dim + [None] * n_row
+        for part in self.parts:
+            for cell in part.inputs:
+                degrees[self.latent_dim + cell - self.first_input] = part.rank + 1
+        masks = []
+        for layer in self.decoder:
+            if layer is self.decoder[-1]:
+                above = [None] * layer.out_features
+                for part in self.parts:
+                    for output in _flat(part.outputs):
+                        above[output] = part.rank
+            else:
+                above = [int(u * n_ranks / layer.out_features) for u in range(layer.out_features)]
+            mask = torch.zeros(layer.out_features, layer.in_features, dtype=torch.float64)
+            for u, knows in enumerate(above):
+                for v, needed in enumerate(degrees):
+                    if needed <= knows:
+                        mask[u, v] = 1
+            masks.append(mask)
+            degrees = above
+        return masks
+
+    def run(self, layers, x, masks=None):
+        for i, layer in enumerate(layers):
+            weight = layer.weight if masks is None else layer.weight * masks[i]
+            x = x @ weight.T + layer.bias
+            if i < len(layers) - 1:
+                x = self.activation(x)
+        return x
 
     def posterior(self, x):
-        z_mean, z_logvar = self.run(self.encoder, x).chunk(2, dim=1)
+        z_mean, z_logvar = self.run(self.encoder, x[:, self.first_input : -1]).chunk(2, dim=1)
         return Normal(z_mean, torch.sqrt(torch.exp(z_logvar)))
+
+    def decode(self, z, x):
+        """Outputs of the decoder, which reads the rows too if it is autoregressive."""
+        if self.masks is None:
+            return self.run(self.decoder, z)
+        return self.run(self.decoder, torch.cat([z, x[:, self.first_input : -1]], dim=1), self.masks)
+
+    def density(self, part, outputs):
+        """The distribution of one part, given the outputs of the decoder."""
+        if part.kind == "normal" and self.n_components:
+            logits, means, log_stds = (outputs[:, o] for o in part.outputs)
+            return MixtureSameFamily(Categorical(logits=logits), Normal(means, torch.exp(log_stds)))
+        if part.kind == "categorical":
+            return Categorical(logits=outputs[:, part.outputs])
+        out = outputs[:, part.outputs[0]]
+        if part.kind == "normal":
+            return Normal(out, torch.exp(self.own[str(part.block)][part.number]))
+        if part.kind == "bernoulli":
+            return Bernoulli(logits=out, validate_args=False)  # fractions are allowed
+        if part.kind == "poisson":
+            return Poisson(torch.exp(out), validate_args=False)  # means of counts are no integers
+        log_r = self.own[str(part.block)][part.number]
+        return NegativeBinomial(torch.exp(log_r), logits=out - log_r, validate_args=False)
+
+    def log_probs(self, x, z):
+        """log p(part | z, parts before) of each row, shape (n, n_parts); 0 where a part is not there."""
+        outputs, columns = self.decode(z, x), []
+        for part in self.parts:
+            density = self.density(part, outputs)
+            if part.kind == "categorical":
+                levels = x[:, part.cells]
+                there = levels.sum(1)
+                log_prob = density.log_prob(levels.argmax(1)) * there
+            else:
+                log_prob = density.log_prob(x[:, part.cells[0]])
+                if part.flag is not None:
+                    log_prob = log_prob * x[:, part.flag]
+            columns.append(log_prob)
+        return torch.stack(columns, dim=1)
 
     def log_prob(self, x, z):
         """log p(x | z) of each row."""
-        outputs = self.run(self.decoder, z)
-        total, start = 0.0, 0
-        for i, (kind, n_columns) in enumerate(self.counts.items()):
-            cells, out = x[:, start : start + n_columns], outputs[:, start : start + n_columns]
-            if kind == "normal":
-                cell_density = Normal(out, torch.exp(self.noise[str(i)]))
-            else:
-                cell_density = Bernoulli(logits=out, validate_args=False)  # fractions are allowed
-            total = total + cell_density.log_prob(cells).sum(1)
-            start += n_columns
-        return total
+        return self.log_probs(x, z).sum(1)
 
     def elbo_terms(self, x, noise):
         """-log p(x | z) and the KL divergence of each row, z by reparametrisation."""
@@ -70,7 +180,7 @@ class SlowVAE(nn.Module):
 
     def arrays(self):
         """Weights by the names that the package gives them."""
-        named = {f"likelihood.blocks.{i}.log_std": p for i, p in self.noise.items()}
+        named = {f"likelihood.blocks.{i}.{OWN_PARAMETER[self.own_kinds[i]]}": p for i, p in self.own.items()}
         for part in ("encoder", "decoder"):
             for i, layer in enumerate(getattr(self, part)):
                 named[f"{part}.layers.{i}.weight"], named[f"{part}.layers.{i}.bias"] = layer.weight, layer.bias
@@ -95,7 +205,7 @@ class SlowStep:
         return (weight * (nll + beta * kl)).mean() + self.penalty / 2 * squares
 
     def __call__(self, x, weight, noise, beta, learning_rate):
-        """`x` (n, n_columns), `noise` (n, latent_dim)."""
+        """`x` encoded rows with their column of ones, `noise` (n, latent_dim)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss = self.loss(x, weight, noise, beta)
@@ -103,19 +213,24 @@ class SlowStep:
         loss.backward()
         self.optimizer.step()
         with torch.no_grad():
-            for log_std in self.vae.noise.values():
-                log_std.clamp_(min=math.log(SMALLEST_NOISE))
+            for i, p in self.vae.own.items():
+                if self.vae.own_kinds[i] == "normal":
+                    p.clamp_(min=math.log(SMALLEST_NOISE))
+                else:
+                    p.clamp_(-LARGEST_LOG_DISPERSION, LARGEST_LOG_DISPERSION)
 
 
-def importance_weighted_bound(vae, x, draws):
+def importance_weighted_bound(vae, x, draws, known=None):
     """log 1/K sum_k p(x, z_k) / q(z_k | x), one row and one draw after another.
 
     Parameters
     ----------
     vae : SlowVAE
-    x : tensor of shape (n, n_columns), float64
+    x : tensor of shape (n, layout.width + 1), float64
     draws : tensor of shape (n, K, latent_dim) or (K, latent_dim), float64
         Standard normal draws, for each row or the same for all.
+    known : tensor of bool of shape (n, n_parts), default=None
+        Which parts count; None is all.
     """
     bounds = []
     prior = Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
@@ -125,7 +240,9 @@ def importance_weighted_bound(vae, x, draws):
             posterior = vae.posterior(row)
             for draw in draws[i] if draws.ndim == 3 else draws:
                 z = posterior.mean + posterior.stddev * draw
-                log_joint = vae.log_prob(row, z) + prior.log_prob(z).sum(1)
+                log_probs = vae.log_probs(row, z)[0]
+                log_x = log_probs.sum() if known is None else log_probs[known[i]].sum()
+                log_joint = log_x + prior.log_prob(z).sum(1)
                 weights.append(log_joint - posterior.log_prob(z).sum(1))
             bounds.append(torch.logsumexp(torch.cat(weights), 0) - math.log(len(weights)))
     return torch.stack(bounds)
@@ -134,6 +251,10 @@ def importance_weighted_bound(vae, x, draws):
 def in_float64(vae):
     """A copy of a network in double precision."""
     return copy.deepcopy(vae).double()
+
+
+def _flat(outputs):
+    return [o for group in outputs for o in (group if isinstance(group, list) else [group])]
 
 
 def _linear_layers(state, part):

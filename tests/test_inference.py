@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from layouts import LAYOUTS, rows_of
 from reference import SlowVAE, importance_weighted_bound, in_float64
 from scipy import integrate, stats
 
 from skvae import VAEEstimator, inference
 from skvae.inference import log_likelihood, standard_normal_draws
+from skvae.network import build_vae
 
 
 def linear_model(latent_dim=2, n_columns=5, **params):
@@ -30,6 +32,11 @@ def stated_moments(vae, X):
     variance = np.exp(2 * module.likelihood.blocks[0].log_std.detach().double().numpy())
     scale = X.std(0)
     return scale * bias + X.mean(0), np.outer(scale, scale) * (weight @ weight.T + np.diag(variance))
+
+
+def encoded(vae, X):
+    """Encoded rows with their column of ones, and which of their parts are known."""
+    return torch.from_numpy(vae._table.encode(X, n_spare=1)), torch.from_numpy(vae._table.known(X))
 
 
 @pytest.fixture(scope="module")
@@ -161,19 +168,35 @@ def test_own_rows_score_as_quadrature_says(curved):
 def test_bound_is_that_of_the_twin_for_the_same_draws(curved):
     for X, vae in curved.values():
         module = in_float64(vae.module_)
-        x = torch.from_numpy(vae._table.encode(X[:7]))
+        x, known = encoded(vae, X[:7])
         draws = standard_normal_draws(16, 1, 0)
         expected = importance_weighted_bound(SlowVAE(module), x, draws)
-        torch.testing.assert_close(log_likelihood(module, x, draws), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(log_likelihood(module, x, known, draws), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+@pytest.mark.parametrize("kinds", ["missing", "gated", "all"])
+def test_bound_over_known_parts_is_that_of_the_twin(kinds, decoder):
+    layout, sizes = LAYOUTS[kinds], {"latent_dim": 2, "hidden_layer_sizes": (7,), "activation": "tanh"}
+    module = build_vae(layout, np.full(layout.width, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
+    x, parts = rows_of(layout, 12)
+    known = ~torch.isnan(parts)
+    draws = standard_normal_draws(8, 2, 0)
+    expected = importance_weighted_bound(SlowVAE(module), x, draws, known)
+    torch.testing.assert_close(log_likelihood(module, x, known, draws), expected, rtol=1e-9, atol=1e-9)
+    # parts that never were missing at fit can be, later
+    known[::2, 0] = False
+    expected = importance_weighted_bound(SlowVAE(module), x, draws, known)
+    torch.testing.assert_close(log_likelihood(module, x, known, draws), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_bound_is_that_of_plain_monte_carlo(curved):
     X, vae = curved["normal"]
     module = in_float64(vae.module_)
-    x = torch.from_numpy(vae._table.encode(X[:3]))
+    x, known = encoded(vae, X[:3])
     draws = torch.randn(3, 4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plain = importance_weighted_bound(SlowVAE(module), x, draws).numpy()
-    quasi = log_likelihood(module, x, standard_normal_draws(4096, 1, 1)).numpy()
+    quasi = log_likelihood(module, x, known, standard_normal_draws(4096, 1, 1)).numpy()
     np.testing.assert_allclose(quasi, plain, atol=0.1)
 
 
@@ -181,7 +204,9 @@ def test_memory_is_bounded_whatever_the_draws_and_the_chunks_change_nothing(line
     vae, X, *_ = linear
     whole = vae.score_samples(X, n_draws=32)
     seen, decode = [], type(vae.module_).decode
-    monkeypatch.setattr(type(vae.module_), "decode", lambda self, z: seen.append(len(z)) or decode(self, z))
+    monkeypatch.setattr(
+        type(vae.module_), "decode", lambda self, z, *x: seen.append(z.numel() // 2) or decode(self, z, *x)
+    )
     monkeypatch.setattr(inference, "CELLS_PER_CHUNK", 32 * 5 * 10)
     np.testing.assert_allclose(vae.score_samples(X, n_draws=32), whole, rtol=1e-12)
     assert max(seen) <= 32 * 10
@@ -212,10 +237,13 @@ def test_draws_follow_their_seed():
 def test_quasi_random_draws_scatter_less_than_independent_ones(curved):
     X, vae = curved["normal"]
     module = in_float64(vae.module_)
-    x = torch.from_numpy(vae._table.encode(X[:20]))
+    x, known = encoded(vae, X[:20])
     generator = torch.Generator().manual_seed(0)
-    quasi = [log_likelihood(module, x, standard_normal_draws(64, 1, seed)) for seed in range(20)]
-    plain = [log_likelihood(module, x, torch.randn(64, 1, dtype=torch.float64, generator=generator)) for _ in range(20)]
+    quasi = [log_likelihood(module, x, known, standard_normal_draws(64, 1, seed)) for seed in range(20)]
+    plain = [
+        log_likelihood(module, x, known, torch.randn(64, 1, dtype=torch.float64, generator=generator))
+        for _ in range(20)
+    ]
     assert torch.stack(quasi).std(0).mean() < 0.5 * torch.stack(plain).std(0).mean()
 
 

@@ -7,25 +7,35 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from layouts import LAYOUTS, encode, rows_of
 from reference import ACTIVATIONS as SLOW_ACTIVATIONS
-from reference import SlowVAE, in_float64
+from reference import SlowVAE, in_float64, parts_of
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
-from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, MLP, build_vae
+from skvae.network import (
+    ACTIVATIONS,
+    INPUT_MAX,
+    LOGVAR_MAX,
+    LOGVAR_MIN,
+    MLP,
+    AutoregressiveMLP,
+    build_vae,
+    generate_in_order,
+)
 from skvae.network import kl_divergence as kl
 
 X = np.random.default_rng(3).normal(size=(60, 4)) @ np.random.default_rng(4).normal(size=(4, 4))
 POINTS = torch.linspace(-6, 6, 49, dtype=torch.float64) + 0.01  # not at the kink of relu
 
 
-def make(encoder=None, decoder="factorized", *, seed=0, counts=None, hidden=(6, 5), activation="tanh"):
-    counts = {"normal": 3, "bernoulli": 2} if counts is None else counts
+def make(encoder=None, decoder="factorized", *, seed=0, kinds="both", hidden=(6, 5), activation="tanh", latent_dim=2):
+    layout = LAYOUTS[kinds]
     return build_vae(
-        counts,
-        np.full(sum(counts.values()), 0.25),
-        latent_dim=2,
+        layout,
+        np.full(layout.width, 0.25),
+        latent_dim=latent_dim,
         hidden_layer_sizes=hidden,
         activation=activation,
         encoder=encoder,
@@ -106,11 +116,11 @@ def test_decoder_starts_at_the_column_means():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_elbo_terms_are_those_of_the_twin(activation):
-    vae = in_float64(make(activation=activation))
-    rng = np.random.default_rng(0)
-    x = torch.from_numpy(np.hstack([rng.normal(size=(8, 3)), rng.integers(0, 2, (8, 2))]))
-    noise = torch.from_numpy(rng.normal(size=(8, 2)))
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_elbo_terms_are_those_of_the_twin(activation, decoder):
+    vae = in_float64(make(activation=activation, decoder=decoder, kinds="all"))
+    x, _ = rows_of(LAYOUTS["all"], 8)
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 2)))
     for got, expected in zip(vae.elbo_terms(x, noise), SlowVAE(vae).elbo_terms(x, noise), strict=True):
         assert got.shape == (8,)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
@@ -126,7 +136,7 @@ def test_kl_is_that_of_torch_distributions():
 
 def test_forward_decodes_the_latent_mean():
     vae = make()
-    x = torch.rand(3, 5)
+    x = torch.rand(3, 6)
     with torch.no_grad():
         expected = vae.likelihood.mean(vae.decode(vae.encode(x)[0]))
         torch.testing.assert_close(vae(x), expected)
@@ -136,30 +146,162 @@ def test_log_variance_stays_in_range_and_far_cells_are_held():
     vae = make(activation="relu")
     with torch.no_grad():
         vae.encoder.layers[-1].bias[2:] = torch.tensor([1e6, -1e6])
-        _, z_logvar = vae.encode(torch.rand(3, 5))
+        _, z_logvar = vae.encode(torch.rand(3, 6))
         assert z_logvar[:, 0].tolist() == [LOGVAR_MAX] * 3
         assert z_logvar[:, 1].tolist() == [LOGVAR_MIN] * 3
-        far = torch.full((1, 5), 1e30)
-        torch.testing.assert_close(vae.encode(far)[0], vae.encode(torch.full((1, 5), INPUT_MAX))[0])
+        far = torch.full((1, 6), 1e30)
+        torch.testing.assert_close(vae.encode(far)[0], vae.encode(torch.full((1, 6), INPUT_MAX))[0])
 
 
 # ------------------------------------------------------------------------------------------------------------- pickling
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
 @pytest.mark.parametrize(
     "through", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy], ids=["pickle", "deepcopy"]
 )
-def test_network_survives_copying(dtype, through):
-    vae = make().to(dtype).eval()
+def test_network_survives_copying(dtype, decoder, through):
+    vae = make(decoder=decoder, kinds="all").to(dtype).eval()
     other = through(vae)
-    x = torch.rand(4, 5, dtype=dtype)
+    assert type(other.decoder) is type(vae.decoder)
+    x = rows_of(LAYOUTS["all"], 4)[0].to(dtype)
+    z, noise = torch.rand(4, 2, dtype=dtype), torch.rand(4, 2, dtype=dtype)
     with torch.no_grad():
         assert torch.equal(other(x), vae(x))
+        assert torch.equal(other.decode(z, x), vae.decode(z, x))
+        assert all(torch.equal(a, b) for a, b in zip(other.elbo_terms(x, noise), vae.elbo_terms(x, noise), strict=True))
     assert not other.training
     assert {name: p.dtype for name, p in other.named_parameters()} == {n: p.dtype for n, p in vae.named_parameters()}
     assert all(p.requires_grad for p in other.parameters())
     assert not any(p.data_ptr() == q.data_ptr() for p, q in zip(vae.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)], ids=str)
+def test_ordered_decoder_survives_pickling_by_itself(hidden):
+    decoder = make(decoder="autoregressive", kinds="all", hidden=hidden).decoder
+    other = pickle.loads(pickle.dumps(decoder))
+    assert (other.latent_dim, other.input_ranks, other.output_ranks, other.sizes) == (
+        decoder.latent_dim,
+        decoder.input_ranks,
+        decoder.output_ranks,
+        decoder.sizes,
+    )
+    z, inputs = torch.rand(3, 2), torch.rand(3, len(decoder.input_ranks))
+    assert torch.equal(other(z, inputs), decoder(z, inputs))
+    assert all(torch.equal(a.mask, b.mask) for a, b in zip(other.layers, decoder.layers, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- the order among parts
+
+ORDERED = ["normal", "one column", "bernoulli", "categorical", "counts", "missing", "gated", "all"]
+
+
+def shaken(kinds, hidden=(12, 9), decoder="autoregressive", latent_dim=2):
+    """A network in float64 whose biases are not zero."""
+    vae = in_float64(make(decoder=decoder, kinds=kinds, hidden=hidden, latent_dim=latent_dim)).eval()
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in vae.parameters():
+            if p.ndim == 1:
+                p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    return vae
+
+
+@pytest.mark.parametrize("kinds", ORDERED)
+@pytest.mark.parametrize("hidden", [(), (12,), (40, 30), (3, 2)], ids=str)
+def test_no_output_reads_a_part_of_its_rank_or_later(kinds, hidden):
+    vae, layout = shaken(kinds, hidden), LAYOUTS[kinds]
+    x, _ = rows_of(layout, 5)
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2))).requires_grad_()
+    inputs = vae.inputs(x).clone().requires_grad_()
+    outputs, parts = vae.decoder(z, inputs), parts_of(layout, vae.likelihood.n_components)
+    wide = len(hidden) == 0 or min(hidden) >= len(parts)
+    for part in parts:
+        for o in np.ravel(part.outputs):
+            by_z, by_row = torch.autograd.grad(outputs[:, o].sum(), [z, inputs], retain_graph=True)
+            assert (by_z.abs().sum(0) > 0).all()
+            for other in parts:
+                reached = by_row[:, [cell - layout.n_counts for cell in other.inputs]].abs().sum(0)
+                if other.rank >= part.rank:
+                    assert (reached == 0).all()
+                elif wide:
+                    assert (reached > 0).all()
+
+
+@pytest.mark.parametrize("kinds", ORDERED)
+@pytest.mark.parametrize("hidden", [(), (12, 9), (3,)], ids=str)
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_parts_made_one_by_one_are_those_of_the_completed_row(kinds, hidden, decoder):
+    vae, layout = shaken(kinds, hidden, decoder), LAYOUTS[kinds]
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 2)))
+    parts = vae.generate(z)
+    torch.testing.assert_close(parts, generate_in_order(vae, z)[0], rtol=1e-12, atol=1e-12)
+    there = parts.clone()
+    for i, gate in enumerate(layout.gate):  # a gated part counts only where its gate opens
+        if gate >= 0:
+            there[parts[:, gate] != layout.n_levels[gate - layout.n_numbers] - 1, i] = torch.nan
+    row = torch.from_numpy(encode(layout, there.numpy()))
+    with torch.no_grad():
+        torch.testing.assert_close(parts, vae.likelihood.mean(vae.decode(z, row)), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("kinds", ORDERED)
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_given_parts_come_back_to_the_bit_with_their_density(kinds, decoder, drawn):
+    vae, layout = shaken(kinds, decoder=decoder), LAYOUTS[kinds]
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 2)))
+    _, given = rows_of(layout, 40)
+    given[torch.from_numpy(np.random.default_rng(1).uniform(size=given.shape) < 0.3)] = torch.nan
+    for i, gate in enumerate(
+        layout.gate
+    ):  # what stands behind a closed gate cannot be given, nor behind an open question
+        if gate >= 0:
+            given[given[:, gate] != layout.n_levels[gate - layout.n_numbers] - 1, i] = torch.nan
+    known = ~torch.isnan(given)
+    generator = torch.Generator().manual_seed(0) if drawn else None
+    parts, log_prob = generate_in_order(vae, z, generator, given)
+    assert torch.equal(parts[known], given[known])
+    assert torch.isfinite(parts).all()
+    there = parts.clone()
+    for i, gate in enumerate(layout.gate):
+        if gate >= 0:
+            there[parts[:, gate] != layout.n_levels[gate - layout.n_numbers] - 1, i] = torch.nan
+    row = torch.from_numpy(encode(layout, there.numpy()))
+    with torch.no_grad():
+        by_part = SlowVAE(vae).log_probs(row, z)
+    torch.testing.assert_close(log_prob, torch.where(known, by_part, 0.0).sum(1), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_drawn_parts_follow_the_density_of_the_rows_they_make(decoder):
+    """The mean log density of drawn rows is minus their entropy: by parts, it is that of fresh draws at the same outputs."""
+    vae, layout = shaken("all", decoder=decoder), LAYOUTS["all"]
+    z = torch.zeros(20_000, 2, dtype=torch.float64)
+    parts = vae.generate(z, torch.Generator().manual_seed(0))
+    there = parts.clone()
+    there[parts[:, 8] != 2, 5] = torch.nan
+    row = torch.from_numpy(encode(layout, there.numpy()))
+    with torch.no_grad():
+        outputs = vae.decode(z, row)
+        again = vae.likelihood.draw(outputs, torch.Generator().manual_seed(1))
+    # given what came before, a part and a fresh draw of it are alike
+    for i in range(layout.n_columns):
+        one, other = parts[:, i].numpy(), again[:, i].numpy()
+        assert abs(one.mean() - other.mean()) < 5 * np.hypot(one.std(), other.std()) / np.sqrt(20_000)
+        assert one.var() / other.var() == pytest.approx(1, abs=0.15)
+
+
+def test_initial_ordered_weights_are_masked_and_follow_the_seed():
+    a, b, c = (make(decoder="autoregressive", kinds="all", seed=seed).decoder for seed in (0, 0, 1))
+    assert isinstance(a, AutoregressiveMLP)
+    for one, same, other in zip(a.layers, b.layers, c.layers, strict=True):
+        assert torch.equal(one.weight, same.weight)
+        assert not torch.equal(one.weight, other.weight)
+        assert (one.weight[one.mask == 0] == 0).all()
+    expected = SlowVAE(make(decoder="autoregressive", kinds="all")).masks
+    assert all(torch.equal(layer.mask.double(), mask) for layer, mask in zip(a.layers, expected, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ networks of one's own
@@ -290,7 +432,7 @@ def test_layers_frozen_by_their_maker_stay_as_they_are():
 def test_built_in_network_is_a_module_one_can_run():
     vae = quick().fit(X)
     assert isinstance(vae.module_.encoder, MLP)
-    encoded = torch.from_numpy((X - X.mean(0)) / X.std(0)).float()
+    encoded = torch.from_numpy(np.hstack([(X - X.mean(0)) / X.std(0), np.ones((60, 1))])).float()
     with torch.no_grad():
         z_mean, _ = vae.module_.encode(encoded)
     np.testing.assert_allclose(z_mean, vae.transform(X), atol=1e-5)

@@ -5,32 +5,27 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from layouts import LAYOUTS, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
 from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, build_vae
 from skvae.steps import AutogradStep, FlatStep, make_step
 
-KINDS = {
-    "normal": {"normal": 5},
-    "bernoulli": {"bernoulli": 4},
-    "both": {"normal": 3, "bernoulli": 2},
-    "one column": {"normal": 1},
-}
+DECODERS = ["factorized", "autoregressive"]
 BATCHES = [7, 7, 3, 1, 7, 3]  # several sizes, each met again, a single row among them
 
 
-def network(counts, hidden=(6, 5), activation="tanh", latent_dim=2, seed=0):
+def network(layout, hidden=(6, 5), activation="tanh", latent_dim=2, seed=0, decoder="factorized"):
     """A small network in float64 whose every parameter differs from its initial zero."""
-    means = np.full(sum(counts.values()), 0.4)
     vae = in_float64(
         build_vae(
-            counts,
-            means,
+            layout,
+            np.full(layout.width, 0.4),
             latent_dim=latent_dim,
             hidden_layer_sizes=hidden,
             activation=activation,
             encoder=None,
-            decoder="factorized",
+            decoder=decoder,
             seed=seed,
         )
     )
@@ -38,23 +33,18 @@ def network(counts, hidden=(6, 5), activation="tanh", latent_dim=2, seed=0):
     with torch.no_grad():
         for p in vae.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+        if vae.autoregressive:
+            for layer in vae.decoder.layers:
+                layer.weight.mul_(layer.mask)
     return vae
 
 
-def batches(counts, sizes, latent_dim=2, weighted=False, seed=3):
-    """Pairs of rows, weights and noise."""
+def batches(layout, sizes, latent_dim=2, weighted=False, seed=3):
+    """Triples of encoded rows, weights and noise."""
     rng = np.random.default_rng(seed)
-    for n in sizes:
-        columns = []
-        for kind, n_columns in counts.items():
-            shape = (n, n_columns)
-            columns.append(rng.normal(size=shape) if kind == "normal" else rng.integers(0, 2, shape).astype(float))
+    for i, n in enumerate(sizes):
         weight = torch.from_numpy(rng.uniform(0.1, 2, n)) if weighted else None
-        yield torch.from_numpy(np.hstack(columns)), weight, torch.from_numpy(rng.normal(size=(n, latent_dim)))
-
-
-def with_ones(x):
-    return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+        yield rows_of(layout, n, seed + i)[0], weight, torch.from_numpy(rng.normal(size=(n, latent_dim)))
 
 
 def assert_same_weights(vae, expected, **tolerance):
@@ -64,13 +54,13 @@ def assert_same_weights(vae, expected, **tolerance):
         np.testing.assert_allclose(got[name], array, err_msg=name, **tolerance)
 
 
-def assert_agrees_with_twin(step_class, vae, counts, *, weighted, penalty, beta=0.7):
+def assert_agrees_with_twin(step_class, vae, *, weighted, penalty, beta=0.7):
     slow = SlowVAE(vae)
     twin, step = SlowStep(slow, penalty), step_class(vae, penalty)
     latent_dim = vae.latent_dim
-    for i, (x, weight, noise) in enumerate(batches(counts, BATCHES, latent_dim, weighted)):
+    for i, (x, weight, noise) in enumerate(batches(vae.likelihood.layout, BATCHES, latent_dim, weighted)):
         rate = 1e-2 / (i + 1)
-        step(with_ones(x), weight, noise.t().contiguous(), beta, rate)
+        step(x, weight, noise.t().contiguous(), beta, rate)
         twin(x, weight, noise, beta, rate)
     np.testing.assert_allclose(step.pop_totals(), twin.totals, rtol=1e-10)
     assert step.pop_totals() == [0.0, 0.0]
@@ -80,35 +70,49 @@ def assert_agrees_with_twin(step_class, vae, counts, *, weighted, penalty, beta=
 
 @pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("hidden", [(6,), (6, 5)], ids=str)
-def test_every_activation_agrees_with_the_twin(step_class, activation, hidden):
-    counts = KINDS["both"]
-    vae = network(counts, hidden, activation)
-    assert_agrees_with_twin(step_class, vae, counts, weighted=True, penalty=0.0)
+def test_every_activation_agrees_with_the_twin(step_class, activation, decoder, hidden):
+    vae = network(LAYOUTS["all"], hidden, activation, decoder=decoder)
+    assert_agrees_with_twin(step_class, vae, weighted=True, penalty=0.0)
+
+
+@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("kinds", LAYOUTS)
+@pytest.mark.parametrize(("weighted", "penalty"), [(False, 0.0), (True, 0.3)], ids=["plain", "weighted"])
+def test_every_kind_agrees_with_the_twin(step_class, decoder, kinds, weighted, penalty):
+    vae = network(LAYOUTS[kinds], (5, 4), "silu", latent_dim=3, decoder=decoder)
+    assert_agrees_with_twin(step_class, vae, weighted=weighted, penalty=penalty)
 
 
 @pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
 @pytest.mark.parametrize(
-    ("kinds", "hidden", "weighted", "penalty"),
-    list(itertools.product(KINDS, [(), (4,), (5, 4, 3)], [False, True], [0.0, 0.3])),
+    ("decoder", "hidden", "weighted", "penalty"),
+    list(itertools.product(DECODERS, [(), (4,), (12, 4, 3)], [False, True], [0.0, 0.3])),
     ids=str,
 )
-def test_every_depth_kind_weight_and_penalty_agrees_with_the_twin(step_class, kinds, hidden, weighted, penalty):
-    vae = network(KINDS[kinds], hidden, "silu", latent_dim=3)
-    assert_agrees_with_twin(step_class, vae, KINDS[kinds], weighted=weighted, penalty=penalty)
+def test_every_depth_weight_and_penalty_agrees_with_the_twin(step_class, decoder, hidden, weighted, penalty):
+    if step_class is FlatStep and decoder == "autoregressive" and not hidden:
+        pytest.skip("trained by autograd")
+    vae = network(LAYOUTS["all"], hidden, "silu", latent_dim=3, decoder=decoder)
+    assert_agrees_with_twin(step_class, vae, weighted=weighted, penalty=penalty)
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
-def test_every_beta_agrees_with_the_twin(beta):
-    vae = network(KINDS["both"], (4,), "elu", latent_dim=1)
-    assert_agrees_with_twin(FlatStep, vae, KINDS["both"], weighted=False, penalty=0.0, beta=beta)
+def test_every_beta_agrees_with_the_twin(beta, decoder):
+    vae = network(LAYOUTS["all"], (4,), "elu", latent_dim=1, decoder=decoder)
+    assert_agrees_with_twin(FlatStep, vae, weighted=False, penalty=0.0, beta=beta)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradient_agrees_with_finite_differences(activation):
-    counts = KINDS["both"]
-    vae = network(counts, (4,), activation)
-    ((x, weight, noise),) = batches(counts, [5], weighted=True)
+@pytest.mark.parametrize(
+    ("activation", "decoder"), [*((name, "factorized") for name in ACTIVATIONS), ("silu", "autoregressive")]
+)
+def test_gradient_agrees_with_finite_differences(activation, decoder):
+    layout = LAYOUTS["all"]
+    vae = network(layout, (4,), activation, decoder=decoder)
+    ((x, weight, noise),) = batches(layout, [5], weighted=True)
     slow_loss = SlowStep(SlowVAE(vae)).loss
 
     def loss():
@@ -128,35 +132,41 @@ def test_gradient_agrees_with_finite_differences(activation):
             flat[i] = value
     for step_class in (FlatStep, AutogradStep):
         step = step_class(vae, 0.0)
-        step(with_ones(x), weight, noise.t().contiguous(), 0.7, 0.0)
+        step(x, weight, noise.t().contiguous(), 0.7, 0.0)
         # after the first step of Adam, the first moment is a tenth of the gradient
         for name, state in step.adam_state().items():
             np.testing.assert_allclose(
-                state["exp_avg"].ravel() / 0.1, numeric[name], rtol=1e-5, atol=1e-7, err_msg=f"{step_class} {name}"
+                state["exp_avg"].ravel() / 0.1, numeric[name], rtol=1e-5, atol=1e-6, err_msg=f"{step_class} {name}"
             )
         step.release()
 
 
 @pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
-def test_every_parameter_gets_a_gradient(step_class):
-    vae = network(KINDS["both"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_parameter_gets_a_gradient_and_masked_weights_stay_zero(step_class, decoder):
+    vae = network(LAYOUTS["all"], decoder=decoder)
     before = {name: p.detach().clone() for name, p in vae.named_parameters()}
-    step = step_class(vae, 0.0)
-    ((x, weight, noise),) = batches(KINDS["both"], [20])
-    step(with_ones(x), weight, noise.t().contiguous(), 1.0, 1e-3)
+    step = step_class(vae, 0.1)
+    for x, weight, noise in batches(LAYOUTS["all"], [20, 20]):
+        step(x, weight, noise.t().contiguous(), 1.0, 1e-3)
     step.release()
-    assert all((p != before[name]).all() for name, p in vae.named_parameters())
+    masks = {f"decoder.layers.{i}.weight": m for i, m in enumerate(SlowVAE(vae).masks or ())}
+    for name, p in vae.named_parameters():
+        free = masks[name].bool() if name in masks else torch.ones_like(p, dtype=torch.bool)
+        assert (p != before[name])[free].all(), name
+        assert (p[~free] == 0).all(), name
 
 
-def test_both_steps_agree_where_the_posterior_deviation_is_held_in_range():
-    counts, states = KINDS["both"], []
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_both_steps_agree_where_the_posterior_deviation_is_held_in_range(decoder):
+    layout, states = LAYOUTS["all"], []
     for step_class in (FlatStep, AutogradStep):
-        vae = network(counts)
+        vae = network(layout, decoder=decoder)
         with torch.no_grad():
             vae.encoder.layers[-1].bias[2:] = torch.tensor([LOGVAR_MAX + 3, -30.0])
         step = step_class(vae, 0.0)
-        for x, weight, noise in batches(counts, BATCHES):
-            step(with_ones(x), weight, noise.t().contiguous(), 1.0, 1e-2)
+        for x, weight, noise in batches(layout, BATCHES):
+            step(x, weight, noise.t().contiguous(), 1.0, 1e-2)
         step.release()
         states.append({name: p.detach().numpy() for name, p in vae.named_parameters()})
     for name, array in states[0].items():
@@ -166,11 +176,12 @@ def test_both_steps_agree_where_the_posterior_deviation_is_held_in_range():
 
 @pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
 def test_noise_deviation_stays_above_its_floor(step_class):
-    vae = network({"normal": 3})
+    vae = network(LAYOUTS["normal"])
     step = step_class(vae, 0.0)
-    x = torch.zeros(4, 3, dtype=torch.float64)
+    x = torch.zeros(4, 6, dtype=torch.float64)
+    x[:, -1] = 1
     for _ in range(20):
-        step(with_ones(x), None, torch.zeros(2, 4, dtype=torch.float64), 1.0, 1.0)
+        step(x, None, torch.zeros(2, 4, dtype=torch.float64), 1.0, 1.0)
     step.release()
     log_std = vae.likelihood.blocks[0].log_std.detach().numpy()
     assert (log_std >= np.log(1e-3) - 1e-9).all()
@@ -179,19 +190,20 @@ def test_noise_deviation_stays_above_its_floor(step_class):
 @pytest.mark.parametrize(
     ("first", "second"), list(itertools.product([FlatStep, AutogradStep], repeat=2)), ids=lambda c: c.__name__
 )
-def test_adam_state_goes_on_from_either_step(first, second):
-    counts = KINDS["both"]
-    data = list(batches(counts, BATCHES, weighted=True))
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_adam_state_goes_on_from_either_step(first, second, decoder):
+    layout = LAYOUTS["all"]
+    data = list(batches(layout, BATCHES, weighted=True))
 
     def run(vae, step_class, part, state):
         step = step_class(vae, 0.1, state)
         for x, weight, noise in part:
-            step(with_ones(x), weight, noise.t().contiguous(), 1.0, 1e-2)
+            step(x, weight, noise.t().contiguous(), 1.0, 1e-2)
         state = step.adam_state()
         step.release()
         return state
 
-    vae, through = network(counts), network(counts)
+    vae, through = network(layout, decoder=decoder), network(layout, decoder=decoder)
     state = run(vae, first, data[:3], None)
     state = run(vae, second, data[3:], state)
     expected = run(through, AutogradStep, data, None)
@@ -205,13 +217,13 @@ def test_adam_state_goes_on_from_either_step(first, second):
 
 @pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
 def test_adam_state_is_a_copy(step_class):
-    vae = network(KINDS["both"])
+    vae = network(LAYOUTS["both"])
     step = step_class(vae, 0.0)
-    data = list(batches(KINDS["both"], [4, 4]))
-    step(with_ones(data[0][0]), None, data[0][2].t().contiguous(), 1.0, 1e-2)
+    data = list(batches(LAYOUTS["both"], [4, 4]))
+    step(data[0][0], None, data[0][2].t().contiguous(), 1.0, 1e-2)
     state = step.adam_state()
     kept = {name: {key: value.copy() for key, value in s.items()} for name, s in state.items()}
-    step(with_ones(data[1][0]), None, data[1][2].t().contiguous(), 1.0, 1e-2)
+    step(data[1][0], None, data[1][2].t().contiguous(), 1.0, 1e-2)
     for name, s in state.items():
         for key, value in s.items():
             assert isinstance(value, np.ndarray)
@@ -219,7 +231,7 @@ def test_adam_state_is_a_copy(step_class):
 
 
 def test_released_parameters_share_no_storage():
-    vae = network(KINDS["both"])
+    vae = network(LAYOUTS["both"])
     step = FlatStep(vae, 0.0)
     step.release()
     storages = [p.untyped_storage() for p in vae.parameters()]
@@ -227,10 +239,41 @@ def test_released_parameters_share_no_storage():
     assert all(s.nbytes() == p.numel() * 8 for s, p in zip(storages, vae.parameters(), strict=True))
 
 
-def test_custom_modules_and_far_rows_are_trained_by_autograd():
-    vae = network({"normal": 2})
-    x = torch.zeros(3, 2, dtype=torch.float64)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_both_steps_agree_where_outputs_are_held_in_range(decoder):
+    layout, states = LAYOUTS["all"], []
+    for step_class in (FlatStep, AutogradStep):
+        vae = network(layout, decoder=decoder)
+        with torch.no_grad():
+            bias = vae.decoder.layers[-1].bias
+            bias[3 if decoder == "factorized" else 4] -= 12  # a mean, a mixture's logit
+            bias[-7:] += torch.tensor([45.0, -60, 0, 41, 0, 50, -41])
+            bias[0] = -41.0
+            for _, p in vae.likelihood.named_parameters():
+                p[0] = -6.9
+        step = step_class(vae, 0.0)
+        for x, weight, noise in batches(layout, BATCHES):
+            step(x, weight, noise.t().contiguous(), 1.0, 1e-2)
+        step.release()
+        states.append({name: p.detach().numpy() for name, p in vae.named_parameters()})
+    for name, array in states[0].items():
+        np.testing.assert_allclose(array, states[1][name], rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_custom_modules_linear_orders_and_far_rows_are_trained_by_autograd():
+    layout = LAYOUTS["normal"]
+    vae = network(layout)
+    x = torch.zeros(3, 6, dtype=torch.float64)
     assert isinstance(make_step(vae, x, 0.0), FlatStep)
     assert isinstance(make_step(vae, x + 2 * INPUT_MAX, 0.0), AutogradStep)
-    vae.decoder = torch.nn.Linear(2, 2, dtype=torch.float64)
+    assert isinstance(make_step(network(layout, decoder="autoregressive"), x, 0.0), FlatStep)
+    assert isinstance(make_step(network(layout, (), decoder="autoregressive"), x, 0.0), AutogradStep)
+    vae.decoder = torch.nn.Linear(2, 5, dtype=torch.float64)
     assert isinstance(make_step(vae, x, 0.0), AutogradStep)
+
+
+def test_counts_however_large_are_trained_by_hand():
+    vae = network(LAYOUTS["counts"])
+    x, _ = rows_of(LAYOUTS["counts"], 3)
+    x[:, :4] = 1e9  # the network reads their logarithms
+    assert isinstance(make_step(vae, x, 0.0), FlatStep)

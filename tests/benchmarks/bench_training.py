@@ -249,6 +249,9 @@ def contest(chosen, jobs, rounds, threads=1):
     finally:
         for worker in workers:
             worker.close()
+    ours = next(worker for worker in workers if worker.contestant.name == OURS)
+    if ours.problem:
+        raise RuntimeError(f"{OURS} itself failed, and there is nothing to compare with: {ours.problem}")
     return workers
 
 

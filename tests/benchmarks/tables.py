@@ -122,8 +122,14 @@ def read_frame(name):
 
 
 def typed(frame, codes):
-    """The frame with the columns `codes` cast to ``category``, as a user would say it."""
-    return frame.astype(dict.fromkeys(codes, "category"))
+    """The frame with the columns `codes` cast to ``category``, as a user would say it.
+
+    A missing category becomes the level "?": so the raw file of adult has it, and so published figures count it. Rows that
+    a model completes would else differ from the real ones by their holes alone.
+    """
+    frame = frame.astype(dict.fromkeys(codes, "category"))
+    texts = [c for c in frame if frame[c].dtype in ("object", "string") or str(frame[c].dtype) in ("str", "string")]
+    return frame.assign(**{c: frame[c].fillna("?") for c in texts})
 
 
 def column_types(frame):

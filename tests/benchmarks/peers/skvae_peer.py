@@ -7,18 +7,21 @@ import torch
 from worker import serve
 
 from skvae import VAEEstimator
+from skvae.columns.encoder import Layout
 from skvae.network import build_vae
 from skvae.training import train
 
 
 def prepare_loop(job, x):
     torch.set_num_threads(job["threads"])
-    data = torch.from_numpy(x)
+    d = job["columns"]
+    layout = Layout(kinds=(("normal", d),), rank=tuple(range(d)), gate=(-1,) * d)
+    data = torch.from_numpy(np.column_stack([x, np.ones(len(x), dtype=x.dtype)]))  # as the estimator encodes them
 
     def fit(tick):
         vae = build_vae(
-            {"normal": job["columns"]},
-            np.zeros(job["columns"], dtype=np.float32),
+            layout,
+            np.zeros(d, dtype=np.float32),
             latent_dim=job["latent"],
             hidden_layer_sizes=job["hidden"],
             activation="relu",
@@ -48,6 +51,7 @@ def prepare_estimator(job, x):
         hidden_layer_sizes=job["hidden"],
         activation="relu",
         likelihood="normal",
+        decoder="factorized",
         batch_size=job["batch"],
         learning_rate_init=job["rate"],
         max_iter=job["epochs"],

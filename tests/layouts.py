@@ -1,0 +1,86 @@
+"""Encoded rows of every kind of column, made by hand, for the tests of what reads them."""
+
+import numpy as np
+import torch
+
+from skvae.columns.encoder import Layout
+
+LAYOUTS = {
+    "normal": Layout(kinds=(("normal", 5),), rank=(0, 1, 2, 3, 4), gate=(-1,) * 5),
+    "one column": Layout(kinds=(("normal", 1),), rank=(0,), gate=(-1,)),
+    "bernoulli": Layout(kinds=(("bernoulli", 4),), rank=(3, 1, 0, 2), gate=(-1,) * 4),
+    "both": Layout(kinds=(("normal", 3), ("bernoulli", 2)), rank=(0, 2, 3, 1, 4), gate=(-1,) * 5),
+    "categorical": Layout(kinds=(("categorical", 3),), n_levels=(2, 3, 4), rank=(1, 0, 2), gate=(-1,) * 3),
+    "counts": Layout(
+        kinds=(("poisson", 2), ("negative_binomial", 2)),
+        rank=(0, 3, 1, 2),
+        gate=(-1,) * 4,
+        count_ranges=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9), (1.2, 1.1)),
+    ),
+    "missing": Layout(kinds=(("normal", 3), ("bernoulli", 2)), known=(0, 2, 4), rank=(4, 0, 2, 1, 3), gate=(-1,) * 5),
+    "gated": Layout(
+        kinds=(("normal", 2), ("categorical", 1)), n_levels=(3,), known=(1,), rank=(0, 2, 1), gate=(-1, 2, -1)
+    ),
+    # the last normal part is the rest beside the spikes of the first categorical one
+    "all": Layout(
+        kinds=(("poisson", 1), ("negative_binomial", 2), ("normal", 3), ("bernoulli", 2), ("categorical", 2)),
+        n_levels=(3, 4),
+        known=(1, 3, 5, 7),
+        rank=(4, 0, 8, 1, 9, 6, 2, 3, 5, 7),
+        gate=(-1, -1, -1, -1, -1, 8, -1, -1, -1, -1),
+        count_ranges=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
+    ),
+}
+"""Where what stands, for tables of one kind and of several, with cells that may be missing and without."""
+
+
+def rows_of(layout, n, seed=0):
+    """Encoded rows with their column of ones, and their parts with NaN where one is not there; both float64.
+
+    A third of the cells that may be missing are missing, and a fifth of the categories.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = [kind for kind, count in layout.kinds for _ in range(count)]
+    n_numbers = sum(kind != "categorical" for kind in kinds)
+    parts = np.empty((n, len(kinds)))
+    for i, kind in enumerate(kinds):
+        if kind in ("poisson", "negative_binomial"):
+            parts[:, i] = rng.poisson(2.5, n)
+        elif kind == "normal":
+            parts[:, i] = rng.normal(size=n)
+        elif kind == "bernoulli":
+            parts[:, i] = rng.integers(0, 2, n)
+        else:
+            parts[:, i] = rng.integers(0, layout.n_levels[i - n_numbers], n)
+            parts[rng.uniform(size=n) < 0.2, i] = np.nan
+        if i in layout.known:
+            parts[rng.uniform(size=n) < 1 / 3, i] = np.nan
+    for i, gate in enumerate(layout.gate):
+        if gate >= 0:
+            parts[:, i] = rng.normal(size=n)
+            parts[parts[:, gate] != layout.n_levels[gate - n_numbers] - 1, i] = np.nan
+    return torch.from_numpy(encode(layout, parts)), torch.from_numpy(parts)
+
+
+def encode(layout, parts):
+    """Encoded rows, with their column of ones, that hold `parts`: cell by cell."""
+    kinds = [kind for kind, count in layout.kinds for _ in range(count)]
+    rows = []
+    for row in parts:
+        counts, numbers, flags, levels = [], [], [], []
+        for i, (kind, value) in enumerate(zip(kinds, row, strict=True)):
+            there = not np.isnan(value)
+            if kind == "categorical":
+                n_levels = layout.n_levels[i - kinds.index("categorical")]
+                levels += [float(there and level == value) for level in range(n_levels)]
+                continue
+            number = value
+            if kind in ("poisson", "negative_binomial"):
+                counts.append(value if there else 0.0)
+                location, scale = layout.count_ranges[i]
+                number = (np.log(1 + value) - location) / scale
+            numbers.append(number if there else 0.0)
+        for i in layout.known:
+            flags.append(float(not np.isnan(row[i])))
+        rows.append([*counts, *numbers, *flags, *levels, 1.0])
+    return np.array(rows)
