@@ -82,7 +82,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         summed over the rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
     batch_size : int, default=128
         Rows per gradient step, at most; an epoch is cut into batches of equal size.
-    learning_rate_init : float, default=2e-3
+    learning_rate_init : float, default=3e-3
         Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
         Number of epochs (passes over the training rows), at most. None takes as many as hold 6000 gradient steps, so that
@@ -209,7 +209,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         beta=1.0,
         alpha=0.0,
         batch_size=128,
-        learning_rate_init=2e-3,
+        learning_rate_init=3e-3,
         max_iter=None,
         tol=1e-3,
         early_stopping=True,
@@ -589,6 +589,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def _sample_given(self, n_samples, given, generator, dtype, noise):
         """`sample` around given cells."""
         row = self._reader.read_cells(given)
+        self._table.check_given(row)
         module = self._module_for(torch.empty(0, dtype=dtype, device=self.module_.device))
         x = torch.from_numpy(self._table.encode(row, n_spare=1)).to(self.module_.device, dtype)
         parts = torch.from_numpy(self._table.parts(row)).to(x)

@@ -53,9 +53,9 @@ def negative_binomial_log_prob(x, log_mean, log_r):
     )
 
 
-def _held(outputs, limit=LOGIT_MAX):
-    """Outputs held within plus and minus `limit`, straight through: a gradient that leads back inside is not cut off."""
-    return outputs + (outputs.clamp(-limit, limit) - outputs).detach()
+def held(outputs, low=-LOGIT_MAX, high=LOGIT_MAX):
+    """Outputs held between two limits, straight through: a gradient that leads back inside is not cut off."""
+    return outputs.clamp(low, high).detach() + (outputs - outputs.detach())
 
 
 def normal_mixture_terms(x, logits, means, log_stds):
@@ -177,7 +177,7 @@ class NormalMixture(Kind):
 
     def _split(self, outputs):
         logits, means, log_stds = outputs.unflatten(-1, (3, self.n_columns, self.n_components)).unbind(-3)
-        return logits, means, log_stds + (log_stds.clamp(LOG_STD_MIN, -LOG_STD_MIN) - log_stds).detach()
+        return logits, means, held(log_stds, LOG_STD_MIN, -LOG_STD_MIN)
 
     def log_prob(self, cells, outputs):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
@@ -287,7 +287,7 @@ class Categorical(Kind):
 
     def _log_levels(self, logits):
         """Log probability of each level, shape (..., n_cells)."""
-        logits = _held(logits)
+        logits = held(logits)
         log_sums = torch.log(torch.exp(logits) @ self.member.to(logits.dtype))
         return logits - log_sums.index_select(-1, self.column)
 
@@ -314,7 +314,7 @@ class Categorical(Kind):
     def draw(self, logits, generator):
         """Position of a drawn level of each column (by the Gumbel trick), shape (..., n_columns)."""
         noise = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=generator)
-        return self._positions(_held(logits) - noise.log_().to(logits.device))
+        return self._positions(held(logits) - noise.log_().to(logits.device))
 
     def _positions(self, values):
         return torch.stack([part.argmax(-1) for part in values.split(self.n_levels, dim=-1)], dim=-1).to(values.dtype)
@@ -329,7 +329,7 @@ class Poisson(Kind):
 
     def log_prob(self, cells, log_rate):
         """Log mass of each cell, shape (..., n_columns), in nats."""
-        return poisson_log_prob(cells, _held(log_rate))
+        return poisson_log_prob(cells, held(log_rate))
 
     def backward_(self, cells, log_rate, known, scale, total, grads):
         """See `Kind`; the gradient is expected - observed."""
@@ -342,7 +342,7 @@ class Poisson(Kind):
 
     def mean(self, log_rate):
         """Rate of each cell, shape (..., n_columns)."""
-        return torch.exp(_held(log_rate))
+        return torch.exp(held(log_rate))
 
     def draw(self, log_rate, generator):
         """One draw of each cell, shape (..., n_columns)."""
@@ -366,7 +366,7 @@ class NegativeBinomial(Kind):
 
     def log_prob(self, cells, log_mean):
         """Log mass of each cell, shape (..., n_columns), in nats."""
-        return negative_binomial_log_prob(cells, _held(log_mean), self.log_r)
+        return negative_binomial_log_prob(cells, held(log_mean), self.log_r)
 
     def backward_(self, cells, log_mean, known, scale, total, grads):
         """See `Kind`."""
@@ -392,7 +392,7 @@ class NegativeBinomial(Kind):
 
     def mean(self, log_mean):
         """Mean of each cell, shape (..., n_columns)."""
-        return torch.exp(_held(log_mean))
+        return torch.exp(held(log_mean))
 
     def draw(self, log_mean, generator):
         """One draw of each cell, a Poisson count of a Gamma rate, shape (..., n_columns)."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skvae.likelihoods import Likelihood
+from skvae.likelihoods import Likelihood, held
 
 aten = torch.ops.aten
 
@@ -212,8 +212,7 @@ class VAE(nn.Module):
     def encode(self, x):
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
         z_mean, z_logvar = self.encoder(self.inputs(x)).chunk(2, dim=-1)
-        # Straight through: a gradient that would lead back into the range is not cut off.
-        return z_mean, z_logvar + (z_logvar.clamp(LOGVAR_MIN, LOGVAR_MAX) - z_logvar).detach()
+        return z_mean, held(z_logvar, LOGVAR_MIN, LOGVAR_MAX)
 
     @property
     def autoregressive(self):

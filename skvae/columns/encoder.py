@@ -331,6 +331,17 @@ class TableEncoder:
                     f"so it is not part of it, but now it holds {values[other][0, j]:g}. Start from rows in which it varies."
                 )
 
+    def check_given(self, row):
+        """Raise if a row, shape (1, n_features), holds a cell that its column cannot take."""
+        self.check_constant(row)
+        for j, quantiles in enumerate(self.maps_):
+            if quantiles is not None and not np.isnan(row[0, j]) and not quantiles.holds(row[0, j]):
+                raise ValueError(
+                    f"Column {self.labels_[j]} takes the {len(quantiles.spikes_)} values seen at fit only "
+                    f"({', '.join(f'{v:g}' for v in quantiles.spikes_[:5])}"
+                    f"{', ...' if len(quantiles.spikes_) > 5 else ''}), but got {row[0, j]:g}."
+                )
+
     def _check_bernoulli(self, raw, encoded, j):
         outside = (encoded < -1e-6) | (encoded > 1 + 1e-6)
         if outside.any():

@@ -65,6 +65,10 @@ class QuantileMap:
             return np.where(nearer, below, place).astype(float)
         return np.where(self.spikes_[place] == column, place, len(self.spikes_)).astype(float)
 
+    def holds(self, value):
+        """Whether the column can take a value: all but what lies between levels, where there are levels only."""
+        return self.has_rest_ or value in self.spikes_
+
     def score(self, column):
         """Normal scores of values that are no spikes, shape (n,), and the logarithm of their derivative."""
         k = np.clip(np.searchsorted(self.knots_, column, side="right") - 1, 0, len(self.knots_) - 2)
@@ -98,6 +102,6 @@ def _decimals(values):
     """The fewest decimals, at most 6, that tell all values exactly; None if that is not enough."""
     sample = values[:: max(1, len(values) // 2000)]
     for decimals in range(7):
-        if np.all(np.abs(np.round(sample, decimals) - sample) <= 1e-9 * np.maximum(1, np.abs(sample))):
+        if np.all(np.abs(np.round(sample, decimals) - sample) <= 1e-9 * np.abs(sample).max(initial=0)):
             return decimals
     return None

@@ -122,8 +122,15 @@ class TableReader:
             columns = self._read_one(cell, j, "error")
             if np.isnan(columns[0]):
                 raise ValueError(f"given[{name!r}] is missing; expected a value of the column.")
+            if self._is_integer(j) and columns[0] != np.rint(columns[0]):
+                raise ValueError(f"given[{name!r}]={value!r}, but the column holds integers.")
             row[0, j] = columns[0]
         return row
+
+    def _is_integer(self, j):
+        if self.template_ is None or self.levels_[j] is not None:
+            return False
+        return list(nw.from_native(self.template_).schema.values())[j].is_integer()
 
     def write(self, values, like=None):
         """A container like the one fitted from `values` of shape (n_samples, n_features), without missing cells.
@@ -134,11 +141,15 @@ class TableReader:
         if self.template_ is None or like is None:
             return written
         old, new = as_frame(like), nw.from_native(written)
+        old = nw.maybe_reset_index(old)
         columns = [
             old[:, j].zip_with(~old[:, j].is_null(), new[:, j]) if old[:, j].dtype == new[:, j].dtype else new[:, j]
             for j in range(len(self.names_))
         ]
-        return new.with_columns(columns).to_native() if len(set(self.names_)) == len(self.names_) else written
+        filled = new.with_columns(columns).to_native()
+        if hasattr(like, "index"):
+            filled.index = like.index
+        return filled
 
     def _write(self, values):
         if self.template_ is None:
@@ -157,6 +168,8 @@ class TableReader:
             return column
         levels = np.empty(len(self.levels_[j]), dtype=object)
         levels[:] = self.levels_[j]
+        if not len(levels):  # no cell at fit: none to give back
+            return np.full(len(column), None, dtype=object)
         return levels[np.clip(np.rint(column), 0, len(levels) - 1).astype(int)]
 
 
@@ -306,6 +319,8 @@ def _write_frame(columns, template):
 
 
 def _pandas_series(library, column, dtype):
+    if column.dtype == object and all(value is None for value in column):
+        return library.Series([None] * len(column), dtype=dtype)
     if getattr(dtype, "tz", None) is not None:
         return library.Series(column.astype(f"datetime64[{dtype.unit}]")).dt.tz_localize("UTC").dt.tz_convert(dtype.tz)
     return library.Series(column).astype(dtype)
@@ -315,6 +330,8 @@ def _cast(column, dtype):
     """Values of shape (n_samples,) as `dtype` wants them: booleans by the nearer value, integers rounded and in range."""
     if column.dtype == object:
         return column
+    if np.isnan(column).all() and not dtype.is_float():  # no cell at fit: none to give back
+        return np.full(len(column), None, dtype=object)
     if dtype == nw.Boolean:
         return column > 0.5
     if dtype.is_integer():
