@@ -117,8 +117,9 @@ class TableReader:
             else:
                 library = nw.get_native_namespace(self.template_)
                 cell = nw.from_native(library.Series([value]), series_only=True)
-                if self.levels_[j] is None:
-                    cell = cell.cast(nw.from_native(self.template_).schema[name])
+                dtype = nw.from_native(self.template_).schema[name]
+                if dtype.is_temporal():
+                    cell = cell.cast(dtype)
             columns = self._read_one(cell, j, "error")
             if np.isnan(columns[0]):
                 raise ValueError(f"given[{name!r}] is missing; expected a value of the column.")
