@@ -122,16 +122,16 @@ class Normal(Kind):
 
     def backward_(self, cells, mean, known, scale, total, grads):
         """See `Kind`."""
-        log_std = self.log_std.detach()
+        log_std = self.log_std.data
         precision = torch.exp(-log_std)
         r = mean.sub_(cells).mul_(precision)
         if known is not None:
             r.mul_(known)
             total = scale @ known
-        squares = torch.mv((r * r).t(), scale)
+        squares = torch.mv(r.square().t(), scale)
         torch.sub(total, squares, out=grads["log_std"])
         r.mul_(precision).mul_(scale[:, None])
-        return squares.mul_(0.5).addcmul_(log_std + _HALF_LOG_2PI, total)
+        return squares.mul_(0.5).addcmul_(log_std.add(_HALF_LOG_2PI), total)
 
     def mean(self, mean):
         """Mean of each cell, shape (..., n_columns)."""
@@ -146,10 +146,9 @@ class Normal(Kind):
         """Decoder outputs for cells of the stated `mean`, shape (n_cells,): where training starts."""
         return mean
 
-    @torch.no_grad()
     def project(self):
         """Keep the noise deviations above their floor, in place."""
-        self.log_std.clamp_(min=LOG_STD_MIN)
+        self.log_std.data.clamp_min_(LOG_STD_MIN)
 
 
 class NormalMixture(Kind):
@@ -404,10 +403,9 @@ class NegativeBinomial(Kind):
         """Decoder outputs for counts of the stated `mean`, shape (n_cells,)."""
         return torch.log(mean.clamp_min(1e-3))
 
-    @torch.no_grad()
     def project(self):
         """Keep the dispersions within the range in which their gradient is accurate, in place."""
-        self.log_r.clamp_(-LOG_DISPERSION_MAX, LOG_DISPERSION_MAX)
+        self.log_r.data.clamp_(-LOG_DISPERSION_MAX, LOG_DISPERSION_MAX)
 
 
 KINDS = {

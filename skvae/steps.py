@@ -191,17 +191,17 @@ class FlatStep:
         for p in self.vae.parameters():
             p.data = p.data.clone(memory_format=torch.contiguous_format)
 
-    @torch.no_grad()
     def __call__(self, x, weight, noise, beta, learning_rate):
-        """Step once: see `AutogradStep.__call__`."""
+        """Step once: see `AutogradStep.__call__`. No parameter takes part as such, so that autograd has nothing to record."""
         n = len(x)
         if n not in self.workspaces:
             self.workspaces[n] = _Workspace(self, n)
         work = self.workspaces[n]
         scale, total = (work.scale, work.total) if weight is None else (weight / n, weight.sum() / n)
-        work.forward(x, noise)
+        inputs = x[:, work.first_input :] if work.first_input else x
+        work.forward(inputs, noise)
         work.backward_likelihood(x, scale, total)
-        work.backward(x, scale, beta)
+        work.backward(inputs, scale, beta)
         if self.mask is not None:
             self.grad *= self.mask
         if self.decay is not None:
@@ -261,15 +261,17 @@ class _Workspace:
                 [weight_grads[0][:, :latent_dim], *weight_grads[1:]],
             )
         self.decoder = _Layers(vae.decoder, weights, weight_grads, n, self.z_mean_grad, bias=self.context is None)
+        self.last_weights_t, self.outputs_t, self.z_t = weights[-1].t(), self.outputs.t(), self.z.t()
         self.first_input = vae.likelihood.layout.n_counts
         self.kl = like.new_zeros(latent_dim, n)
         self.nll = [like.new_zeros(block.n_columns) for block in vae.likelihood.blocks]
         parts = vae.likelihood.places(self.outputs)
         self.blocks = [(*part, grads, nll) for part, grads, nll in zip(parts, step.own_grads, self.nll, strict=True)]
 
-    def forward(self, x, noise):
-        """Fill `outputs` for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
-        below = self.encoder.forward(self.activation, x[:, self.first_input :].t())
+    def forward(self, inputs, noise):
+        """Fill `outputs` for what the network reads of the rows (n, n_inputs + 1) and the `noise` (latent_dim, n)."""
+        inputs_t = inputs.t()
+        below = self.encoder.forward(self.activation, inputs_t)
         torch.mm(self.encoder.weights[-1], below, out=self.head)
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
         torch.mul(self.z_logvar, 0.5, out=self.std).exp_()
@@ -278,8 +280,8 @@ class _Workspace:
         if self.context is None:
             below = self.decoder.forward(self.activation, self.z)
         else:
-            below = self.decoder.forward(self.activation, self.z_rows, self.context, x[:, self.first_input :].t())
-        torch.mm(below.t(), self.decoder.weights[-1].t(), out=self.outputs)
+            below = self.decoder.forward(self.activation, self.z_rows, self.context, inputs_t)
+        torch.mm(below.t(), self.last_weights_t, out=self.outputs)
 
     def backward_likelihood(self, x, scale, total):
         """Overwrite `outputs` by the gradient of the loss with respect to them."""
@@ -287,13 +289,13 @@ class _Workspace:
             mask = None if known is None else x.index_select(1, known)
             nll += block.backward_(x[:, cells], outputs, mask, scale, total, grads)
 
-    def backward(self, x, scale, beta):
+    def backward(self, inputs, scale, beta):
         """Fill the gradients of all weights from that of the decoder's outputs."""
         if self.context is None:
-            self.decoder.backward(self.activation, self.outputs.t(), self.z.t())
+            self.decoder.backward(self.activation, self.outputs_t, self.z_t)
         else:
-            below = self.decoder.backward(self.activation, self.outputs.t(), self.z_rows.t())
-            torch.mm(below, x[:, self.first_input :], out=self.context_grad)
+            below = self.decoder.backward(self.activation, self.outputs_t, self.z_rows.t())
+            torch.mm(below, inputs, out=self.context_grad)
         # z = z_mean + z_std * noise, and KL = (z_mean^2 + z_std^2 - 1 - z_logvar) / 2
         torch.mul(self.z_mean_grad, self.shift, out=self.z_logvar_grad)
         variance = torch.mul(self.std, self.std, out=self.std).sub_(1)  # less one, that is
@@ -301,7 +303,7 @@ class _Workspace:
         self.kl.addcmul_(kl, scale)
         self.z_logvar_grad.addcmul_(variance, scale, value=beta).mul_(0.5)
         self.z_mean_grad.addcmul_(self.z_mean, scale, value=beta)
-        self.encoder.backward(self.activation, self.head_grad, x[:, self.first_input :])
+        self.encoder.backward(self.activation, self.head_grad, inputs)
 
     def pop_totals(self):
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""

@@ -97,7 +97,12 @@ def train(
 
     modes = isinstance(step, AutogradStep)  # modules of one's own may behave otherwise in training
     work = rows_per_batch * sum(p.numel() for p in vae.parameters())
-    with contextlib.closing(_Released(step)), _private_rng(vae, generator), _threads(work), torch.enable_grad():
+    with (
+        contextlib.closing(_Released(step)),
+        _private_rng(vae, generator),
+        _threads(work),
+        torch.set_grad_enabled(modes),
+    ):
         for epoch in range(n_epochs):
             if modes:
                 vae.train()

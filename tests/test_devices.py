@@ -29,7 +29,7 @@ def rows(n=300):
 @pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
 def test_training_and_inference_equal_those_of_the_cpu_to_rounding(device, decoder):
     X = rows()
-    params = dict(decoder=decoder, hidden_layer_sizes=(16, 16), latent_dim=2, max_iter=20, random_state=0)
+    params = {"decoder": decoder, "hidden_layer_sizes": (16, 16), "latent_dim": 2, "max_iter": 20, "random_state": 0}
     here, there = VAEEstimator(**params).fit(X), VAEEstimator(device=device, **params).fit(X)
     assert there.module_.device.type == device
     np.testing.assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-3)
