@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skvae.columns import KINDS, TableEncoder, TableReader, as_table
-from skvae.inference import complete, generate, log_likelihood, posterior, resample, standard_normal_draws
+from skvae.inference import fill, generate, log_likelihood, posterior, sample_given, standard_normal_draws
 from skvae.latent import LATENT_DENSITIES
 from skvae.network import ACTIVATIONS, build_vae, kl_divergence
 from skvae.training import train
@@ -33,10 +33,6 @@ ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
 
 LINES_OF_REPORT = 20
 """Lines that ``verbose=True`` prints, at most about so many."""
-
-DRAWS_TO_IMPUTE = 128
-PROPOSALS = 20
-"""Proposals per row of a conditional sample."""
 
 _ROWS_FOR_UNITS = 10_000  # `kl_per_unit_` and `active_units_` are averages over at most so many training rows
 
@@ -580,34 +576,23 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         if name not in LATENT_DENSITIES:
             raise ValueError(f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}.")
         generator = _generator(random_state)
-        dtype = torch.float32 if self._reader.dtype_ == np.float32 else torch.float64
         if given:
-            return self._sample_given(int(n_samples), given, generator, dtype, noise)
-        z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, dtype)
+            return self._sample_given(int(n_samples), given, generator, noise)
+        z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, torch.float32)
         return self._decode(z, generator if noise else None)
 
-    def _sample_given(self, n_samples, given, generator, dtype, noise):
+    def _sample_given(self, n_samples, given, generator, noise):
         """`sample` around given cells."""
         row = self._reader.read_cells(given)
         self._table.check_given(row)
-        module = self._module_for(torch.empty(0, dtype=dtype, device=self.module_.device))
-        x = torch.from_numpy(self._table.encode(row, n_spare=1)).to(self.module_.device, dtype)
-        parts = torch.from_numpy(self._table.parts(row)).to(x)
-        drawn, sizes = [], []
-        for n in _chunks(n_samples, 2000):
-            rows, weights = complete(module, x, parts, max(PROPOSALS * n, 1000), generator, noise=noise)
-            sizes.append(float(1 / (weights**2).sum()) / n)
-            drawn.append(rows[0, resample(weights[0], n, generator)])
-        if min(sizes) < 0.25:
+        values, share = sample_given(self.module_, self._table, row, n_samples, generator, noise=noise)
+        if share < 0.25:
             warnings.warn(
-                f"The {n_samples} rows given {given} rest on only about {min(sizes) * n_samples:.0f} different proposals, so "
+                f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so "
                 f"that many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more "
                 f"rows like these.",
                 stacklevel=3,
             )
-        values = self._table.decode(torch.cat(drawn).double().cpu().numpy())
-        fixed = ~np.isnan(row[0])
-        values[:, fixed] = row[0, fixed]
         return self._reader.write(values)
 
     def impute(self, X, *, n_draws=None, random_state=None):
@@ -636,37 +621,10 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             raise ValueError(f"n_draws must be None or an integer of at least 1, got {n_draws!r}.")
         values = self._read(X, reset=False).astype(np.float64)
         generator = _generator(0 if random_state is None and n_draws is None else random_state)
-        copies = np.repeat(values[None], n_draws or 1, axis=0)
-        rows = np.flatnonzero(np.isnan(values).any(1))
-        for chunk in np.array_split(rows, math.ceil(len(rows) / 64)) if len(rows) else ():
-            self._fill(values[chunk], copies, chunk, n_draws, generator)
-        filled = [self._reader.write(copy, like=X) for copy in copies]
+        filled = [
+            self._reader.write(copy, like=X) for copy in fill(self.module_, self._table, values, n_draws, generator)
+        ]
         return filled[0] if n_draws is None else filled
-
-    def _fill(self, values, copies, rows, n_draws, generator):
-        """Fill the missing cells of `copies[:, rows]`, whose known cells are `values` (n, n_features)."""
-        x = torch.from_numpy(self._table.encode(values, n_spare=1)).to(self.module_.device)
-        module = self._module_for(x)
-        given = torch.from_numpy(self._table.parts(values)).to(x)
-        parts, weights = complete(module, x, given, DRAWS_TO_IMPUTE, generator)
-        drawn = self._table.decode(parts.flatten(0, 1).cpu().numpy()).reshape(len(values), DRAWS_TO_IMPUTE, -1)
-        for i, row in enumerate(rows):
-            missing = np.flatnonzero(np.isnan(values[i]))
-            if n_draws is not None:
-                chosen = resample(weights[i], n_draws, generator)
-                chosen = chosen[torch.randperm(n_draws, generator=generator)].numpy()
-                copies[:, row, missing] = drawn[i][np.ix_(chosen, missing)]
-                continue
-            weight = weights[i].cpu().numpy()
-            for j in missing:
-                copies[0, row, j] = self._centre(drawn[i, :, j], weight, j)
-
-    def _centre(self, cells, weight, j):
-        """Weighted mean of drawn cells of column `j`, or its most frequent level."""
-        if self._table.kinds_[j] not in ("categorical", "bernoulli"):
-            return np.average(cells, weights=weight)
-        levels, inverse = np.unique(cells, return_inverse=True)
-        return levels[np.bincount(inverse, weights=weight).argmax()]
 
     # ---------------------------------------------------------------------------------------------------------- density
 
@@ -778,11 +736,6 @@ def _positive(values, weight):
     if not kept.any():
         raise ValueError("sample_weight is 0 for every row; at least one row must have a positive weight.")
     return values[kept], weight[kept]
-
-
-def _chunks(n, size):
-    """Sizes of the chunks of `n` rows, at most `size` each."""
-    return [size] * (n // size) + ([n % size] if n % size else [])
 
 
 def _generator(random_state):

@@ -19,6 +19,11 @@ CELLS_PER_CHUNK = 2**18
 
 ROWS_PER_CHUNK = 4096
 
+DRAWS_TO_IMPUTE = 128
+
+PROPOSALS = 20
+"""Proposals per row of a conditional sample."""
+
 
 def _on_one_thread(kernel):
     """Run without gradients and on one thread; the former count is put back."""
@@ -138,3 +143,86 @@ def resample(weights, n_samples, generator):
     start = torch.rand(1, generator=generator, dtype=torch.float64)
     points = (start + torch.arange(n_samples, dtype=torch.float64)) / n_samples
     return torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)
+
+
+def fill(vae, table, values, n_copies, generator):
+    """Values with their missing cells filled: with conditional means and most probable levels, or with draws.
+
+    Parameters
+    ----------
+    vae : VAE
+    table : TableEncoder
+    values : ndarray of shape (n, n_features)
+        NaN where a cell is missing.
+    n_copies : int or None
+        None for means and levels; else the number of completed copies.
+    generator : torch.Generator
+
+    Returns
+    -------
+    copies : ndarray of shape (n_copies or 1, n, n_features)
+    """
+    copies = np.repeat(values[None], n_copies or 1, axis=0)
+    rows = np.flatnonzero(np.isnan(values).any(1))
+    for chunk in np.array_split(rows, math.ceil(len(rows) / 64)) if len(rows) else ():
+        drawn, weights = _complete_values(vae, table, values[chunk], DRAWS_TO_IMPUTE, generator)
+        for i, row in enumerate(chunk):
+            missing = np.flatnonzero(np.isnan(values[row]))
+            if n_copies is None:
+                copies[0, row, missing] = [
+                    _centre(drawn[i, :, j], weights[i].numpy(), table.kinds_[j]) for j in missing
+                ]
+            else:
+                chosen = resample(weights[i], n_copies, generator)[torch.randperm(n_copies, generator=generator)]
+                copies[:, row, missing] = drawn[i][np.ix_(chosen.numpy(), missing)]
+    return copies
+
+
+def sample_given(vae, table, row, n_samples, generator, *, noise=True):
+    """Rows drawn around given cells, by importance resampling.
+
+    Parameters
+    ----------
+    vae : VAE
+    table : TableEncoder
+    row : ndarray of shape (1, n_features)
+        The given cells; NaN elsewhere.
+    n_samples : int
+    generator : torch.Generator
+    noise : bool, default=True
+        Whether cells are drawn given z; False takes their means or most probable levels.
+
+    Returns
+    -------
+    values : ndarray of shape (n_samples, n_features)
+        The given cells as they are.
+    share : float
+        Effective number of proposals (Kong, 1992) per row drawn, at the least.
+    """
+    values, shares = [], []
+    for start in range(0, n_samples, 2000):
+        n = min(2000, n_samples - start)
+        drawn, weights = _complete_values(vae, table, row, max(PROPOSALS * n, 1000), generator, noise=noise)
+        shares.append(float(1 / (weights**2).sum()) / n)
+        values.append(drawn[0, resample(weights[0], n, generator).numpy()])
+    values = np.concatenate(values)
+    fixed = ~np.isnan(row[0])
+    values[:, fixed] = row[0, fixed]
+    return values, min(shares)
+
+
+def _complete_values(vae, table, values, n_draws, generator, *, noise=True):
+    """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
+    x = torch.from_numpy(table.encode(values, np.float32, n_spare=1)).to(vae.device)
+    given = torch.from_numpy(table.parts(values)).to(x)
+    parts, weights = complete(vae, x, given, n_draws, generator, noise=noise)
+    drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
+    return drawn.reshape(len(values), n_draws, -1), weights.cpu()
+
+
+def _centre(cells, weights, kind):
+    """Weighted mean of drawn cells, shape (n,), or their most frequent level."""
+    if kind not in ("categorical", "bernoulli"):
+        return np.average(cells, weights=weights)
+    levels, inverse = np.unique(cells, return_inverse=True)
+    return levels[np.bincount(inverse, weights=weights).argmax()]
