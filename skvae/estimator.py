@@ -86,13 +86,14 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     tol : float, default=1e-3
         Smallest gain in validation score, in nats per row, that counts as progress.
     early_stopping : bool, default=True
-        Whether to set `validation_fraction` of the rows aside, to stop when their score no longer rises, and to return
-        the parameters with the best score rather than the last. Tables of fewer than 10 rows are trained whole.
+        Whether to set `validation_fraction` of the rows aside and to return the parameters with the best score on them,
+        rather than the last. When that score no longer rises, training goes back to the best parameters, lets the learning
+        rate fall to 0 over a quarter of the steps so far, and stops. Tables of fewer than 10 rows are trained whole.
     validation_fraction : float, default=0.1
         Share of the rows set aside when `early_stopping` is on.
     n_iter_no_change : int, default=20
-        Number of looks at the validation score without progress after which training stops. There is one look per epoch,
-        or one per 50 gradient steps where epochs are shorter.
+        Number of looks at the validation score without progress after which training comes to its end. There is one look per
+        epoch, or one per 50 gradient steps where epochs are shorter.
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the previous fit. Columns, their scales and the architecture stay as
         they were.

@@ -12,6 +12,9 @@ WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
 
+DESCENT = 0.25
+"""When the validation score no longer rises, the rate falls to 0 over this share of the steps so far, from the best."""
+
 STEPS_PER_CHECK = 50  # the validation rows are looked at after an epoch, or after this many steps if epochs are shorter
 
 
@@ -66,7 +69,8 @@ def train(
     validation : tuple (x, weight), default=None
         Rows whose ELBO is watched; the parameters of the best look are restored at the end, from a copy.
     patience : int, default=None
-        Stop after so many looks without an improvement by more than `tol`; None never stops.
+        After so many looks without an improvement by more than `tol`, go back to the best parameters, let the learning rate
+        fall to 0 over a quarter of the steps so far, and stop; None never does.
     schedule : bool, default=True
         Phase the KL term in over the first `WARM_UP` of the budget and let the learning rate follow a half cosine down
         to 0. False holds both constant, for training without a known end.
@@ -88,7 +92,7 @@ def train(
     n = len(x)
     n_batches = math.ceil(n / batch_size)
     rows_per_batch = math.ceil(n / n_batches)
-    n_steps = n_epochs * n_batches
+    plan = _Plan(learning_rate, beta, n_epochs * n_batches if schedule else None)
     epochs_per_check = math.ceil(STEPS_PER_CHECK / n_batches)
     step = make_step(vae, x, penalty, adam_state)
     watch = None if validation is None else _Watch(vae, *validation, beta=beta, tol=tol, seed=generator.initial_seed())
@@ -107,12 +111,10 @@ def train(
             if modes:
                 vae.train()
             for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
-                beta_now, rate_now = beta, learning_rate
-                if schedule:
-                    progress = history.n_steps / n_steps
-                    beta_now = beta * min(1.0, (progress + 1 / n_steps) / WARM_UP)
-                    rate_now = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-                step(x.index_select(0, rows), None if weight is None else weight[rows], noise, beta_now, rate_now)
+                rows_weight = None if weight is None else weight[rows]
+                step(
+                    x.index_select(0, rows), rows_weight, noise, plan.beta(history.n_steps), plan.rate(history.n_steps)
+                )
                 history.n_steps += 1
             if modes:
                 vae.eval()
@@ -121,11 +123,13 @@ def train(
             if not math.isfinite(history.loss_curve[-1]):
                 vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
                 raise FloatingPointError(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
-            exhausted = False
             if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
                 history.validation_scores.append(watch.look())
-                exhausted = patience is not None and watch.n_without_gain >= patience
-            if (on_epoch is not None and on_epoch(epoch, history)) or exhausted:
+                tired = patience is not None and watch.n_without_gain >= patience
+                if tired and not plan.descending and watch.best_state is not None:
+                    vae.load_state_dict(watch.best_state)
+                    plan.descend(history.n_steps, max(n_batches, int(DESCENT * history.n_steps)))
+            if (on_epoch is not None and on_epoch(epoch, history)) or plan.is_over(history.n_steps):
                 break
         if not all(torch.isfinite(p).all() for p in vae.parameters()):
             vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
@@ -145,6 +149,29 @@ def _batches(n, rows_per_batch, latent_dim, x, generator):
     order = torch.randperm(n, generator=generator).to(x.device)
     noise = torch.randn(latent_dim, n, generator=generator, dtype=x.dtype).to(x.device)
     return zip(order.split(rows_per_batch), noise.split(rows_per_batch, dim=1), strict=True)
+
+
+class _Plan:
+    """KL weight and learning rate of each step: constant without a known end, else phased in and a half cosine down."""
+
+    def __init__(self, learning_rate, beta, n_steps):
+        self.top, self.full, self.n_steps = learning_rate, beta, n_steps
+        self.first, self.length, self.descending = 0, n_steps, False
+
+    def beta(self, step):
+        return self.full if self.n_steps is None else self.full * min(1.0, (step + 1) / (WARM_UP * self.n_steps))
+
+    def rate(self, step):
+        if self.length is None:
+            return self.top
+        return self.top * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.first) / self.length)))
+
+    def descend(self, step, length):
+        """Let the rate fall to 0 over `length` more steps from where it is."""
+        self.top, self.first, self.length, self.descending = self.rate(step), step, length, True
+
+    def is_over(self, step):
+        return self.descending and step >= self.first + self.length
 
 
 class _Released:

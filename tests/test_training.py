@@ -15,7 +15,7 @@ from reference import SlowStep, SlowVAE, in_float64
 import skvae.training
 from skvae import VAEEstimator
 from skvae.network import build_vae
-from skvae.training import train
+from skvae.training import _Plan, train
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(90, 3)) @ RNG.normal(size=(3, 5)) + 0.3 * RNG.normal(size=(90, 5))
@@ -542,3 +542,30 @@ def test_weights_are_finite_or_partial_fit_says_so(rate):
             assert all(torch.isfinite(p).all() for p in vae.module_.parameters())
     except ValueError as error:
         assert "learning_rate_init" in str(error)  # noqa: PT017 (either outcome is right)
+
+
+def test_plan_phases_the_divergence_in_and_lets_the_rate_fall_in_a_half_cosine():
+    plan = _Plan(0.1, 2.0, 1000)
+    assert plan.beta(0) == pytest.approx(2 / 200)
+    assert plan.beta(199) == plan.beta(999) == 2
+    assert [plan.rate(s) for s in (0, 500, 1000)] == pytest.approx([0.1, 0.05, 0.0])
+
+
+def test_plan_descends_from_where_the_rate_is_and_is_then_over():
+    plan = _Plan(0.1, 1.0, 1000)
+    before = plan.rate(400)
+    plan.descend(400, 100)
+    assert plan.rate(400) == pytest.approx(before)
+    assert plan.rate(450) == pytest.approx(before / 2)
+    assert plan.rate(500) == 0
+    assert not plan.is_over(499)
+    assert plan.is_over(500)
+
+
+def test_training_that_no_longer_gains_ends_with_small_steps_from_the_best_parameters(steps):
+    vae = quick(early_stopping=True, n_iter_no_change=2, max_iter=5000, learning_rate_init=1e-2).fit(
+        np.random.default_rng(0).normal(size=(60, 4))
+    )
+    rates = [rate for *_, rate in steps]
+    assert rates[-1] < 1e-2 * rates[0]
+    assert vae.n_iter_ < 5000
