@@ -67,7 +67,7 @@ def tune(model, **grid):
     return GridSearchCV(pipeline, grid, scoring=nats, cv=folds)
 
 
-search = tune(vae, latent_dim=[2, 8], hidden_layer_sizes=[(128, 128), (128,)])
+search = tune(vae, latent_dim=[4, 8], hidden_layer_sizes=[(128, 128), (128,)])
 try:
     search.set_callbacks(ProgressBar())
 except ImportError:  # the bars are drawn by rich, which is optional

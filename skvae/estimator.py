@@ -297,45 +297,20 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
 
     @torch.inference_mode(False)
     def _fit(self, X, y, sample_weight, *, reset, n_epochs, schedule):
-        """`fit` and `partial_fit`: check, encode, split, train, store."""
+        """`fit` and `partial_fit`: check, encode, build, split, train, store."""
         self._check_parameters()
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        rows, weight = self._read(X, reset=reset), None
-        if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-            rows, weight = _positive(rows, weight)
+        x, weight = self._encode_training_rows(X, sample_weight, reset=reset, vary=not schedule)
         if reset:
-            self._table = TableEncoder().fit(
-                rows,
-                labels=self._reader.labels_,
-                names=self._reader.names_,
-                levels=self._reader.levels_,
-                boolean=self._reader.boolean_,
-                likelihood=self.likelihood,
-                sample_weight=weight,
-            )
-            self._adam_state = None
-        elif not schedule:
-            self._table.check_constant(rows)
-        x = self._table.encode(rows, np.float32, n_spare=1)
-        self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
-        if reset:
-            self.module_ = self._build(x, weight, seed)
-        elif self.latent_dim != self.module_.latent_dim:
-            raise ValueError(
-                f"latent_dim={self.latent_dim}, but the model to go on from has {self.module_.latent_dim} latent units. "
-                f"Set latent_dim back, or fit with warm_start=False."
-            )
+            self.module_, self._adam_state = self._build(x, weight, seed), None
         self.module_.to(self.device)
-
-        x, weight = self._tensor(x), None if weight is None else self._tensor(weight / weight.mean())
         validation = None
         if schedule and self.early_stopping and len(x) >= 10:
             x, weight, validation = self._split(x, weight, rng)
-        self._training_rows = x[:: math.ceil(len(x) / _ROWS_FOR_UNITS)]
-        n_batches = math.ceil(len(x) / self.batch_size)
-        n_epochs = n_epochs or math.ceil(DEFAULT_STEPS / n_batches)
+        n_epochs = n_epochs or math.ceil(DEFAULT_STEPS / math.ceil(len(x) / self.batch_size))
+        probe = x[:: math.ceil(len(x) / _ROWS_FOR_UNITS)]
+
         context = self._init_callback_context(max_subtasks=n_epochs)
         hook_args = {"estimator": self, "X": X, "y": X if y is None else y}
         if sample_weight is not None:
@@ -358,15 +333,45 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 tol=self.tol,
                 schedule=schedule,
                 adam_state=None if schedule else self._adam_state,
-                on_epoch=self._epoch_hook(context, hook_args, n_epochs),
+                on_epoch=self._epoch_hook(context, hook_args, n_epochs, probe),
             )
         except FloatingPointError as error:
             raise ValueError(self._describe_divergence(x, error)) from error
         self._adam_state = None if schedule else adam_state
-        self._store(history, self._training_rows, goes_on=not reset and not schedule)
-        del self._training_rows
+        self._store(history, probe, goes_on=not reset and not schedule)
         context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
         return self
+
+    def _encode_training_rows(self, X, sample_weight, *, reset, vary):
+        """Encoded rows and their weights (mean 1, or None) as tensors; with `reset`, what the columns are is learnt first.
+
+        With `vary`, a column that was constant when the model was built must still be.
+        """
+        rows, weight = self._read(X, reset=reset), None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+            rows, weight = rows[weight > 0], weight[weight > 0]
+        if reset:
+            self._table = TableEncoder().fit(
+                rows,
+                labels=self._reader.labels_,
+                names=self._reader.names_,
+                levels=self._reader.levels_,
+                boolean=self._reader.boolean_,
+                likelihood=self.likelihood,
+                sample_weight=weight,
+            )
+        else:
+            if vary:
+                self._table.check_constant(rows)
+            if self.latent_dim != self.module_.latent_dim:
+                raise ValueError(
+                    f"latent_dim={self.latent_dim}, but the model to go on from has {self.module_.latent_dim} latent units. "
+                    f"Set latent_dim back, or fit with warm_start=False."
+                )
+        self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
+        x = self._tensor(self._table.encode(rows, np.float32, n_spare=1))
+        return x, None if weight is None else self._tensor(weight / weight.mean())
 
     def _check_parameters(self):
         """What `_parameter_constraints` cannot express."""
@@ -396,7 +401,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
     def _build(self, x, weight, seed):
         return build_vae(
             self._table.layout_,
-            (x.mean(0) if weight is None else weight @ x / weight.sum())[:-1],
+            (x.mean(0) if weight is None else weight @ x / weight.sum())[:-1].cpu().numpy(),
             latent_dim=int(self.latent_dim),
             hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
             activation=self.activation,
@@ -419,7 +424,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         own = weight[train_rows]
         return x[train_rows], own / own.mean(), (x[held_out], weight[held_out])
 
-    def _epoch_hook(self, context, hook_args, n_epochs):
+    def _epoch_hook(self, context, hook_args, n_epochs, probe):
         """``on_epoch`` of `train`: prints, and calls scikit-learn's callbacks."""
         listening = bool(getattr(self, "_skl_callbacks", None))
 
@@ -430,15 +435,17 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
                 return False
             task = context.subcontext(task_name="epoch")
             task.call_on_fit_task_begin(**hook_args)
-            return task.call_on_fit_task_end(**hook_args, reconstruction_attributes=lambda: self._snapshot(history))
+            return task.call_on_fit_task_end(
+                **hook_args, reconstruction_attributes=lambda: self._snapshot(history, probe)
+            )
 
         return on_epoch
 
-    def _snapshot(self, history):
+    def _snapshot(self, history, probe):
         """Fitted attributes as they are now, apart from the network that goes on training."""
         now = copy.copy(self)
         now.module_ = copy.deepcopy(self.module_).eval()
-        now._store(history, self._training_rows, goes_on=False)
+        now._store(history, probe, goes_on=False)
         return {name: value for name, value in vars(now).items() if name.endswith("_") or name == "_n_features_out"}
 
     def _report(self, epoch, n_epochs, history):
@@ -729,14 +736,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _positive(values, weight):
-    """Rows of positive weight, and their weights."""
-    kept = weight > 0
-    if not kept.any():
-        raise ValueError("sample_weight is 0 for every row; at least one row must have a positive weight.")
-    return values[kept], weight[kept]
 
 
 def _generator(random_state):
