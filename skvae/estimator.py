@@ -526,8 +526,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         Returns
         -------
         X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
-            Decoded rows in the units and the container of the training table. Columns of integers are rounded, columns of
-            booleans hold the more probable value.
+            Decoded rows in the units and the container of the training table. Columns of integers are rounded, those of
+            booleans and categories hold the most probable level. An autoregressive decoder decodes cell after cell, each
+            from z and the decoded cells before it.
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
@@ -654,8 +655,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,)
-            In nats and in the units of X: log densities of ``"normal"`` columns plus log masses of ``"bernoulli"`` ones.
-            Constant columns do not count.
+            In nats and in the units of X: log densities of numbers plus log masses of levels, flags and counts. A value of a
+            ``"quantile_normal"`` column that many training rows share has a mass, too. Missing cells are integrated out;
+            constant columns do not count.
         """
         check_is_fitted(self)
         if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
@@ -672,7 +674,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
 
         Comparable, on the same X, with ``GaussianMixture.score``, ``FactorAnalysis.score`` and the mean of
-        ``KernelDensity.score_samples``.
+        ``KernelDensity.score_samples`` where every column has a density: with ``likelihood="normal"``, or where no value of
+        a column is shared by many rows.
 
         Parameters
         ----------
