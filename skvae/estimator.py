@@ -78,7 +78,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         summed over the rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
     batch_size : int, default=128
         Rows per gradient step, at most; an epoch is cut into batches of equal size.
-    learning_rate_init : float, default=3e-3
+    learning_rate_init : float, default=5e-3
         Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
         Number of epochs (passes over the training rows), at most. None takes as many as hold 6000 gradient steps, so that
@@ -206,7 +206,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         beta=1.0,
         alpha=0.0,
         batch_size=128,
-        learning_rate_init=3e-3,
+        learning_rate_init=5e-3,
         max_iter=None,
         tol=1e-3,
         early_stopping=True,
