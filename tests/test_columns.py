@@ -710,3 +710,12 @@ def test_layout_of_a_table_of_constants_is_empty():
     layout = encoder(np.ones((N, 2))).layout_
     assert layout == Layout(kinds=())
     assert (layout.width, layout.n_inputs, layout.input_parts) == (0, 0, [])
+
+
+def test_whole_numbers_keep_their_grain():
+    rng = np.random.default_rng(0)
+    days = rng.choice(20_000, 3000, replace=False) * 86_400.0 + 3_600  # an hour past midnight, in seconds
+    quantiles = QuantileMap().fit(days, np.ones(len(days)))
+    back = quantiles.value(rng.normal(size=500))
+    np.testing.assert_array_equal((back - 3_600) % 86_400, 0)
+    np.testing.assert_array_equal(quantiles.value(quantiles.score(days)[0]), days)

@@ -23,6 +23,8 @@ class QuantileMap:
         If the other values repeat, the values that occur: the way back is to the nearest.
     decimals_ : int or None
         Else, to how many decimals they are given.
+    grain_ : tuple of (float, float) or None
+        For whole numbers, the least and the largest step that leads from it to all others: days among seconds, say.
     """
 
     def fit(self, column, weight):
@@ -42,6 +44,7 @@ class QuantileMap:
         repeats = len(values) > 0 and counts.sum() >= 2 * len(values)
         self.support_ = values if repeats else None
         self.decimals_ = _decimals(values)
+        self.grain_ = _grain(values) if self.decimals_ == 0 else None
         return self
 
     @property
@@ -84,6 +87,9 @@ class QuantileMap:
             place = np.clip(np.searchsorted(self.support_, value), 1, len(self.support_) - 1)
             low, high = self.support_[place - 1], self.support_[place]
             return np.where(value - low < high - value, low, high)
+        if self.grain_ is not None:
+            least, step = self.grain_
+            return least + np.round((value - least) / step) * step
         return value if self.decimals_ is None else np.round(value, self.decimals_)
 
 
@@ -105,3 +111,10 @@ def _decimals(values):
         if np.all(np.abs(np.round(sample, decimals) - sample) <= 1e-9 * np.abs(sample).max(initial=0)):
             return decimals
     return None
+
+
+def _grain(values):
+    """The least of sorted whole numbers, and the greatest common divisor of their distances from it; None if too large."""
+    if len(values) < 2 or np.abs(values).max() >= 2**62:
+        return None
+    return float(values[0]), float(np.gcd.reduce((values - values[0]).astype(np.int64)))
