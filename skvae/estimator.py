@@ -579,8 +579,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             New rows in the units and the container of the training table.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}.")
+        _check_positive_integer("n_samples", n_samples)
         name = self.latent_density if latent_density is None else latent_density
         if name not in LATENT_DENSITIES:
             raise ValueError(f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}.")
@@ -626,8 +625,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             Known cells as they were.
         """
         check_is_fitted(self)
-        if n_draws is not None and (not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1):
-            raise ValueError(f"n_draws must be None or an integer of at least 1, got {n_draws!r}.")
+        if n_draws is not None:
+            _check_positive_integer("n_draws", n_draws, or_else="None or ")
         values = self._read(X, reset=False).astype(np.float64)
         generator = _generator(0 if random_state is None and n_draws is None else random_state)
         filled = [
@@ -660,15 +659,13 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
             constant columns do not count.
         """
         check_is_fitted(self)
-        if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
-            raise ValueError(f"n_draws must be an integer of at least 1, got {n_draws!r}.")
+        _check_positive_integer("n_draws", n_draws)
         x, known, log_jacobian = self._encode(X)
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        return (log_likelihood(module, x, known, draws).cpu().numpy() + log_jacobian).astype(
-            x.numpy().dtype, copy=False
-        )
+        scores = log_likelihood(module, x, known, draws).cpu().numpy()
+        return scores + log_jacobian.astype(scores.dtype)
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
@@ -739,6 +736,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _check_positive_integer(name, value, or_else=""):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be {or_else}an integer of at least 1, got {value!r}.")
 
 
 def _generator(random_state):

@@ -12,10 +12,10 @@ import torch
 from scipy.stats import qmc
 
 from skvae.network import generate_in_order
+from skvae.threads import at_most
 
 CELLS_PER_CHUNK = 2**18
 """How many numbers the widest intermediate array may hold: memory stays bounded whatever the rows and the draws."""
-
 
 ROWS_PER_CHUNK = 4096
 
@@ -26,17 +26,12 @@ PROPOSALS = 20
 
 
 def _on_one_thread(kernel):
-    """Run without gradients and on one thread; the former count is put back."""
+    """Run without gradients and on one thread."""
 
     @functools.wraps(kernel)
-    @torch.no_grad()
     def alone(*args, **kwargs):
-        n_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with torch.no_grad(), at_most(1):
             return kernel(*args, **kwargs)
-        finally:
-            torch.set_num_threads(n_threads)
 
     return alone
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import torch
 
 from skvae.steps import AutogradStep, make_step
+from skvae.threads import at_most
 
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
+
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
 
@@ -101,12 +103,16 @@ def train(
 
     modes = isinstance(step, AutogradStep)  # modules of one's own may behave otherwise in training
     work = rows_per_batch * sum(p.numel() for p in vae.parameters())
-    with (
-        contextlib.closing(_Released(step)),
-        _private_rng(vae, generator),
-        _threads(work),
-        torch.set_grad_enabled(modes),
-    ):
+
+    def give_up(reason):
+        vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
+        raise FloatingPointError(reason)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(step.release)  # the module's parameters are its own again, whatever happens
+        stack.enter_context(_private_rng(vae, generator))
+        stack.enter_context(at_most(torch.get_num_threads() if work >= WORK_PER_THREAD else 1))
+        stack.enter_context(torch.set_grad_enabled(modes))
         for epoch in range(n_epochs):
             if modes:
                 vae.train()
@@ -121,8 +127,7 @@ def train(
             nll, kl = (total / n for total in step.pop_totals())
             history.loss_curve.append(nll + beta * kl)
             if not math.isfinite(history.loss_curve[-1]):
-                vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
-                raise FloatingPointError(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
+                give_up(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
             if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
                 history.validation_scores.append(watch.look())
                 tired = patience is not None and watch.n_without_gain >= patience
@@ -132,14 +137,12 @@ def train(
             if (on_epoch is not None and on_epoch(epoch, history)) or plan.is_over(history.n_steps):
                 break
         if not all(torch.isfinite(p).all() for p in vae.parameters()):
-            vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
-            raise FloatingPointError("the weights are no longer finite")
+            give_up("the weights are no longer finite")
         if watch is not None:
             if watch.best_state is None:  # stopped before the first look
                 history.validation_scores.append(watch.look())
             if watch.best_state is None:
-                vae.load_state_dict(start)
-                raise FloatingPointError("the validation score is not finite")
+                give_up("the validation score is not finite")
             vae.load_state_dict(watch.best_state)
     return history, step.adam_state()
 
@@ -174,13 +177,6 @@ class _Plan:
         return self.descending and step >= self.first + self.length
 
 
-class _Released:
-    """Closes a step: the module's parameters are its own again, whatever happened."""
-
-    def __init__(self, step):
-        self.close = step.release
-
-
 class _Watch:
     """The held-out ELBO, with the same noise at every look, and a copy of the parameters that had the best."""
 
@@ -210,17 +206,6 @@ class _Watch:
 def _copy_state(vae):
     """A copy of every parameter and buffer: `state_dict` alone only refers to them."""
     return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
-
-
-@contextlib.contextmanager
-def _threads(work):
-    """As many threads as `work`, weights times rows, deserves, of those torch may use; the former count is put back."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(n_threads if work >= WORK_PER_THREAD else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 @contextlib.contextmanager

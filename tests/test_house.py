@@ -25,14 +25,15 @@ MAY_IMPORT = {
     "columns": set(),
     "likelihoods": set(),
     "latent": set(),
-    "inference": {"likelihoods", "network"},
+    "threads": set(),
+    "inference": {"likelihoods", "network", "threads"},
     "network": {"likelihoods"},
     "steps": {"likelihoods", "network"},
-    "training": {"likelihoods", "network", "steps"},
+    "training": {"likelihoods", "network", "steps", "threads"},
     "estimator": {"columns", "inference", "latent", "likelihoods", "network", "steps", "training"},
     "__init__": {"estimator", "persistence"},
 }
-TORCH_ONLY = ["likelihoods", "network", "steps", "training"]
+TORCH_ONLY = ["likelihoods", "network", "steps", "threads", "training"]
 
 
 def imports(path):
