@@ -1,43 +1,28 @@
 """The scikit-learn face: parameters, validation, fitted state."""
 
-import copy
-import math
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.base import (
-    BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     _fit_context,
 )
-from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.model_selection import train_test_split
+from sklearn.callback import with_callbacks
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from skvae.columns import KINDS, TableEncoder, TableReader, as_table
-from skvae.inference import fill, generate, log_likelihood, posterior, sample_given, standard_normal_draws
+from skvae.base import BaseVAE
+from skvae.columns import KINDS
+from skvae.inference import fill, log_likelihood, sample_given, standard_normal_draws
 from skvae.latent import LATENT_DENSITIES
-from skvae.network import ACTIVATIONS, build_vae, kl_divergence
-from skvae.training import train
-
-DEFAULT_STEPS = 6000
-"""Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
-
-ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
-"""``decoder="auto"`` is autoregressive from so many rows on, and up to so many columns."""
-
-LINES_OF_REPORT = 20
-"""Lines that ``verbose=True`` prints, at most about so many."""
-
-_ROWS_FOR_UNITS = 10_000  # `kl_per_unit_` and `active_units_` are averages over at most so many training rows
+from skvae.layers import ACTIVATIONS
 
 
-class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
+class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     """Variational autoencoder for tables.
 
     A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are
@@ -295,192 +280,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         """
         return self._fit(X, y, sample_weight, reset=not hasattr(self, "module_"), n_epochs=1, schedule=False)
 
-    @torch.inference_mode(False)
-    def _fit(self, X, y, sample_weight, *, reset, n_epochs, schedule):
-        """`fit` and `partial_fit`: check, encode, build, split, train, store."""
-        self._check_parameters()
-        rng = check_random_state(self.random_state)
-        seed = int(rng.randint(np.iinfo(np.int32).max))
-        x, weight = self._encode_training_rows(X, sample_weight, reset=reset, vary=not schedule)
-        if reset:
-            self.module_, self._adam_state = self._build(x, weight, seed), None
-        self.module_.to(self.device)
-        validation = None
-        if schedule and self.early_stopping and len(x) >= 10:
-            x, weight, validation = self._split(x, weight, rng)
-        n_epochs = n_epochs or math.ceil(DEFAULT_STEPS / math.ceil(len(x) / self.batch_size))
-        probe = x[:: math.ceil(len(x) / _ROWS_FOR_UNITS)]
-
-        context = self._init_callback_context(max_subtasks=n_epochs)
-        hook_args = {"estimator": self, "X": X, "y": X if y is None else y}
-        if sample_weight is not None:
-            hook_args["metadata"] = {"sample_weight": sample_weight}
-        context.call_on_fit_task_begin(**hook_args)
-        try:
-            history, adam_state = train(
-                self.module_,
-                x,
-                weight,
-                n_epochs=n_epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate_init,
-                beta=self.beta,
-                penalty=self.alpha / len(x),
-                # what went before counts: a seed shall not give every call the same noise and order of rows
-                generator=torch.Generator().manual_seed(seed + (0 if reset else self.n_iter_)),
-                validation=validation,
-                patience=self.n_iter_no_change,
-                tol=self.tol,
-                schedule=schedule,
-                adam_state=None if schedule else self._adam_state,
-                on_epoch=self._epoch_hook(context, hook_args, n_epochs, probe),
-            )
-        except FloatingPointError as error:
-            raise ValueError(self._describe_divergence(x, error)) from error
-        self._adam_state = None if schedule else adam_state
-        self._store(history, probe, goes_on=not reset and not schedule)
-        context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
-        return self
-
-    def _encode_training_rows(self, X, sample_weight, *, reset, vary):
-        """Encoded rows and their weights (mean 1, or None) as tensors; with `reset`, what the columns are is learnt first.
-
-        With `vary`, a column that was constant when the model was built must still be.
-        """
-        rows, weight = self._read(X, reset=reset), None
-        if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-            rows, weight = rows[weight > 0], weight[weight > 0]
-        if reset:
-            self._table = TableEncoder().fit(
-                rows,
-                labels=self._reader.labels_,
-                names=self._reader.names_,
-                levels=self._reader.levels_,
-                boolean=self._reader.boolean_,
-                likelihood=self.likelihood,
-                sample_weight=weight,
-            )
-        else:
-            if vary:
-                self._table.check_constant(rows)
-            if self.latent_dim != self.module_.latent_dim:
-                raise ValueError(
-                    f"latent_dim={self.latent_dim}, but the model to go on from has {self.module_.latent_dim} latent units. "
-                    f"Set latent_dim back, or fit with warm_start=False."
-                )
-        self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
-        x = self._tensor(self._table.encode(rows, np.float32, n_spare=1))
-        return x, None if weight is None else self._tensor(weight / weight.mean())
-
-    def _check_parameters(self):
-        """What `_parameter_constraints` cannot express."""
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
-        if any(not isinstance(size, Integral) or size < 1 for size in sizes):
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers of at least 1, one per hidden layer; "
-                f"() makes a linear model."
-            )
-        try:
-            torch.zeros(1, device=self.device).item()
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]} Use device='cpu'."
-            ) from error
-
-    def _decoder(self, n_rows):
-        """What ``decoder="auto"`` stands for."""
-        layout = self._table.layout_
-        if not isinstance(self.decoder, str) or self.decoder != "auto":
-            return self.decoder
-        linear = not np.size(self.hidden_layer_sizes)
-        textbook = isinstance(self.likelihood, str) and self.likelihood != "auto"
-        fits = n_rows >= ROWS_FOR_ORDER and layout.n_columns <= PARTS_IN_ORDER and layout.width <= 16 * PARTS_IN_ORDER
-        return "autoregressive" if fits and not linear and not textbook else "factorized"
-
-    def _build(self, x, weight, seed):
-        return build_vae(
-            self._table.layout_,
-            (x.mean(0) if weight is None else weight @ x / weight.sum())[:-1].cpu().numpy(),
-            latent_dim=int(self.latent_dim),
-            hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
-            activation=self.activation,
-            encoder=self.encoder,
-            decoder=self._decoder(len(x)),
-            seed=seed,
-        )
-
-    def _split(self, x, weight, rng):
-        """Training rows, their weights, and the validation pair (rows, weights)."""
-        n_held_out = math.ceil(self.validation_fraction * len(x))
-        if n_held_out >= len(x):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} sets {n_held_out} of {len(x)} rows aside, which leaves none "
-                f"to train on. Lower it, or set early_stopping=False."
-            )
-        train_rows, held_out = train_test_split(np.arange(len(x)), test_size=n_held_out, random_state=rng)
-        if weight is None:
-            return x[train_rows], None, (x[held_out], None)
-        own = weight[train_rows]
-        return x[train_rows], own / own.mean(), (x[held_out], weight[held_out])
-
-    def _epoch_hook(self, context, hook_args, n_epochs, probe):
-        """``on_epoch`` of `train`: prints, and calls scikit-learn's callbacks."""
-        listening = bool(getattr(self, "_skl_callbacks", None))
-
-        def on_epoch(epoch, history):
-            if self.verbose and (epoch + 1) % max(1, n_epochs // LINES_OF_REPORT) == 0:
-                self._report(epoch, n_epochs, history)
-            if not listening:
-                return False
-            task = context.subcontext(task_name="epoch")
-            task.call_on_fit_task_begin(**hook_args)
-            return task.call_on_fit_task_end(
-                **hook_args, reconstruction_attributes=lambda: self._snapshot(history, probe)
-            )
-
-        return on_epoch
-
-    def _snapshot(self, history, probe):
-        """Fitted attributes as they are now, apart from the network that goes on training."""
-        now = copy.copy(self)
-        now.module_ = copy.deepcopy(self.module_).eval()
-        now._store(history, probe, goes_on=False)
-        return {name: value for name, value in vars(now).items() if name.endswith("_") or name == "_n_features_out"}
-
-    def _report(self, epoch, n_epochs, history):
-        line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._log_scale:.4f}"
-        if history.validation_scores:
-            line += f", validation score {history.validation_scores[-1] - self._log_scale:.4f}"
-        print(line + " nats per row")
-
-    def _describe_divergence(self, x, error):
-        layout = self._table.layout_
-        largest = x[:, layout.n_counts : layout.first_known].abs().amax(0)
-        cause = f"Lower learning_rate_init={self.learning_rate_init}"
-        if len(largest):
-            label = self._reader.labels_[self._table.parts_[int(largest.argmax())][1]]
-            cause = (
-                f"The column furthest out is {label}, whose largest value lies {float(largest.max()):.3g} deviations from "
-                f"its mean. {cause}, or clip or transform that column (for instance with PowerTransformer)"
-            )
-        return f"Training stopped: {error}. {cause}."
-
-    @torch.no_grad()
-    def _store(self, history, x, *, goes_on):
-        """Set the fitted attributes, those of the latent units from the encoded rows `x`."""
-        shift = self._log_scale
-        losses = [loss + shift for loss in history.loss_curve]
-        self.loss_curve_ = [*self.loss_curve_, *losses] if goes_on else losses
-        self.n_iter_ = len(self.loss_curve_)
-        self.validation_scores_ = [score - shift for score in history.validation_scores] or None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
-        z_mean, z_logvar = self.module_.encode(x)
-        self.kl_per_unit_ = kl_divergence(z_mean, z_logvar).mean(0).double().cpu().numpy()
-        self.active_units_ = int((z_mean.var(0, correction=0) > 0.01).sum())
-        self.module_.eval()
-        self._n_features_out = self.module_.latent_dim
-
     # -------------------------------------------------------------------------------------------------- rows <-> latents
 
     def transform(self, X):
@@ -691,45 +490,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSu
         scores = self.score_samples(X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, scores, dtype=np.float64)
         return float(np.average(scores, weights=weight))
-
-    # ---------------------------------------------------------------------------------------------------------- kernels
-
-    def _read(self, X, *, reset):
-        """Values of a table, shape (n_samples, n_features), NaN where a cell is missing."""
-        X = as_table(X)
-        validate_data(self, X, skip_check_array=True, reset=reset)
-        if reset:
-            self._reader = TableReader()
-            return self._reader.fit(X, categorical_features=self.categorical_features)
-        return self._reader.read(X, self.handle_unknown)
-
-    def _encode(self, X):
-        """Encoded rows as a tensor on the model's device, which of their parts are known, and the log-Jacobian."""
-        check_is_fitted(self)
-        values = self._read(X, reset=False)
-        x = torch.from_numpy(self._table.encode(values, n_spare=1))
-        known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
-        return x.to(self.module_.device), known, self._table.log_jacobian(values)
-
-    def _tensor(self, array):
-        return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
-
-    def _module_for(self, x):
-        """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
-        if x.dtype == torch.float32:
-            return self.module_
-        return copy.deepcopy(self.module_).to(x.device, x.dtype)
-
-    def _posterior(self, X):
-        x = self._encode(X)[0]
-        z_mean, z_logvar = posterior(self._module_for(x), x)
-        return z_mean.cpu().numpy(), torch.exp(0.5 * z_logvar).cpu().numpy()
-
-    def _decode(self, z, generator):
-        """Rows decoded from `z`; drawn from p(x | z) if there is a generator."""
-        z = z.to(self.module_.device)
-        parts = generate(self._module_for(z), z, generator)
-        return self._reader.write(self._table.decode(parts.double().cpu().numpy()))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

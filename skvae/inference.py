@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from skvae.network import generate_in_order
+from skvae.generation import generate_in_order
 from skvae.threads import at_most
 
 CELLS_PER_CHUNK = 2**18

@@ -6,7 +6,8 @@ agree to rounding: the readable one defines the fast one.
 
 import torch
 
-from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, MLP, AutoregressiveMLP
+from skvae.layers import ACTIVATIONS, MLP, AutoregressiveMLP
+from skvae.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 

@@ -26,14 +26,17 @@ MAY_IMPORT = {
     "likelihoods": set(),
     "latent": set(),
     "threads": set(),
-    "inference": {"likelihoods", "network", "threads"},
-    "network": {"likelihoods"},
-    "steps": {"likelihoods", "network"},
+    "layers": set(),
+    "generation": {"layers"},
+    "network": {"generation", "layers", "likelihoods"},
+    "steps": {"layers", "likelihoods", "network"},
+    "inference": {"generation", "latent", "threads"},
     "training": {"likelihoods", "network", "steps", "threads"},
-    "estimator": {"columns", "inference", "latent", "likelihoods", "network", "steps", "training"},
+    "base": {"columns", "inference", "latent", "network", "training"},
+    "estimator": {"base", "columns", "inference", "latent", "layers"},
     "__init__": {"estimator", "persistence"},
 }
-TORCH_ONLY = ["likelihoods", "network", "steps", "threads", "training"]
+TORCH_ONLY = ["generation", "layers", "likelihoods", "network", "steps", "threads", "training"]
 
 
 def imports(path):

@@ -14,16 +14,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
-from skvae.network import (
-    ACTIVATIONS,
-    INPUT_MAX,
-    LOGVAR_MAX,
-    LOGVAR_MIN,
-    MLP,
-    AutoregressiveMLP,
-    build_vae,
-    generate_in_order,
-)
+from skvae.generation import generate_in_order
+from skvae.layers import ACTIVATIONS, MLP, AutoregressiveMLP
+from skvae.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, build_vae
 from skvae.network import kl_divergence as kl
 
 X = np.random.default_rng(3).normal(size=(60, 4)) @ np.random.default_rng(4).normal(size=(4, 4))

@@ -8,7 +8,8 @@ import torch
 from layouts import LAYOUTS, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
-from skvae.network import ACTIVATIONS, INPUT_MAX, LOGVAR_MAX, build_vae
+from skvae.layers import ACTIVATIONS
+from skvae.network import INPUT_MAX, LOGVAR_MAX, build_vae
 from skvae.steps import AutogradStep, FlatStep, make_step
 
 DECODERS = ["factorized", "autoregressive"]

@@ -272,7 +272,7 @@ def test_max_iter_counts_epochs_and_n_iter_says_how_many():
 
 
 def test_default_budget_is_in_steps_and_not_in_epochs(steps, monkeypatch):
-    monkeypatch.setattr("skvae.estimator.DEFAULT_STEPS", 30)
+    monkeypatch.setattr("skvae.base.DEFAULT_STEPS", 30)
     quick(max_iter=None, early_stopping=False, batch_size=90).fit(X)
     assert len(steps) == 30
     steps.clear()
