@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from skvae.columns import TableEncoder, TableReader, as_table
 from skvae.inference import generate, posterior
+from skvae.latent import LATENT_DENSITIES, ROWS
 from skvae.network import build_vae, kl_divergence
 from skvae.training import train
 
@@ -25,8 +26,6 @@ ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
 
 LINES_OF_REPORT = 20
 """Lines that ``verbose=True`` prints, at most about so many."""
-
-_ROWS_FOR_UNITS = 10_000  # `kl_per_unit_` and `active_units_` are averages over at most so many training rows
 
 
 class BaseVAE(CallbackSupportMixin, BaseEstimator):
@@ -42,12 +41,11 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         if reset:
             self.module_, self._adam_state = self._build(x, weight, seed), None
         self.module_.to(self.device)
+        probe = _evenly(ROWS, x, weight)
         validation = None
         if schedule and self.early_stopping and len(x) >= 10:
             x, weight, validation = self._split(x, weight, rng)
         n_epochs = n_epochs or math.ceil(DEFAULT_STEPS / math.ceil(len(x) / self.batch_size))
-        probe = x[:: math.ceil(len(x) / _ROWS_FOR_UNITS)]
-
         context = self._init_callback_context(max_subtasks=n_epochs)
         hook_args = {"estimator": self, "X": X, "y": X if y is None else y}
         if sample_weight is not None:
@@ -75,7 +73,10 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         except FloatingPointError as error:
             raise ValueError(self._describe_divergence(x, error)) from error
         self._adam_state = None if schedule else adam_state
+        self._seed = seed
         self._store(history, probe, goes_on=not reset and not schedule)
+        if schedule:  # streams wait until it is asked for
+            self._density(self.latent_density)
         context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
         return self
 
@@ -183,7 +184,8 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         now = copy.copy(self)
         now.module_ = copy.deepcopy(self.module_).eval()
         now._store(history, probe, goes_on=False)
-        return {name: value for name, value in vars(now).items() if name.endswith("_") or name == "_n_features_out"}
+        kept = ("_n_features_out", "_posteriors", "_densities")
+        return {name: value for name, value in vars(now).items() if name.endswith("_") or name in kept}
 
     def _report(self, epoch, n_epochs, history):
         line = f"epoch {epoch + 1}/{n_epochs}: loss {history.loss_curve[-1] + self._log_scale:.4f}"
@@ -204,15 +206,22 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         return f"Training stopped: {error}. {cause}."
 
     @torch.no_grad()
-    def _store(self, history, x, *, goes_on):
-        """Set the fitted attributes, those of the latent units from the encoded rows `x`."""
+    def _store(self, history, probe, *, goes_on):
+        """Set the fitted attributes, those of the latent units from the encoded rows (and weights) of `probe`."""
         shift = self._log_scale
         losses = [loss + shift for loss in history.loss_curve]
         self.loss_curve_ = [*self.loss_curve_, *losses] if goes_on else losses
         self.n_iter_ = len(self.loss_curve_)
         self.validation_scores_ = [score - shift for score in history.validation_scores] or None
         self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        x, weight = probe
         z_mean, z_logvar = self.module_.encode(x)
+        weight = torch.ones_like(z_mean[:, 0]) if weight is None else weight
+        latents = [a.cpu().float().numpy() for a in (z_mean, torch.exp(0.5 * z_logvar), weight)]
+        if goes_on:  # a stream's rows so far, thinned out
+            latents = _evenly(ROWS, *[np.concatenate(pair) for pair in zip(self._posteriors, latents, strict=True)])
+        self._posteriors = latents
+        self._densities = {}
         self.kl_per_unit_ = kl_divergence(z_mean, z_logvar).mean(0).double().cpu().numpy()
         self.active_units_ = int((z_mean.var(0, correction=0) > 0.01).sum())
         self.module_.eval()
@@ -228,6 +237,14 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
             self._reader = TableReader()
             return self._reader.fit(X, categorical_features=self.categorical_features)
         return self._reader.read(X, self.handle_unknown)
+
+    def _density(self, name):
+        """The latent density of this name, fitted when it is first asked for."""
+        if name == "auto":
+            name = "prior" if not np.size(self.hidden_layer_sizes) else "mixture"
+        if name not in self._densities:
+            self._densities[name] = LATENT_DENSITIES[name].fit(*self._posteriors, seed=self._seed)
+        return self._densities[name]
 
     def _encode(self, X):
         """Encoded rows as a tensor on the model's device, which of their parts are known, and the log-Jacobian."""
@@ -256,3 +273,9 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         z = z.to(self.module_.device)
         parts = generate(self._module_for(z), z, generator)
         return self._reader.write(self._table.decode(parts.double().cpu().numpy()))
+
+
+def _evenly(n_rows, *arrays):
+    """At most so many rows of each array (or None), evenly spaced."""
+    every = math.ceil(len(arrays[0]) / n_rows)
+    return [array if array is None else array[::every] for array in arrays]

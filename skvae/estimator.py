@@ -54,8 +54,13 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         modelled by a logit of its own.
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level not seen at fit: refuse it, or treat it as missing.
-    latent_density : {"prior"}, default="prior"
-        What `sample` draws z from: ``"prior"`` is N(0, I).
+    latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
+        p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
+        ``"prior"`` is N(0, I), which training pulls the posteriors towards but never quite to.
+        ``"aggregated_posterior"`` is the mean of the training rows' posteriors q(z | x_i) (of 10,000 rows, evenly chosen, if
+        there are more), ``"gaussian"`` the normal of its mean and covariance, ``"mixture"`` a mixture of up to 20 normals
+        fitted to it, as many as suit rows left out. ``"auto"`` is ``"mixture"``, but ``"prior"`` for linear networks, where it
+        is exact.
     beta : float, default=1.0
         Weight of the KL term [3]_. 1 is the evidence lower bound.
     alpha : float, default=0.0
@@ -120,6 +125,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         spaced choice).
     active_units_ : int
         Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
+    latent_density_ : object
+        The fitted latent density p(z): ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats.
     module_ : torch.nn.Module
         The trained network. It reads and writes *encoded* rows.
 
@@ -160,7 +167,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         "likelihood": [StrOptions({"auto", *KINDS} - {"categorical"}), dict],
         "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
         "handle_unknown": [StrOptions({"error", "ignore"})],
-        "latent_density": [StrOptions(set(LATENT_DENSITIES))],
+        "latent_density": [StrOptions({"auto", *LATENT_DENSITIES})],
         "beta": [Interval(Real, 0, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -187,7 +194,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         likelihood="auto",
         categorical_features="from_dtype",
         handle_unknown="error",
-        latent_density="prior",
+        latent_density="auto",
         beta=1.0,
         alpha=0.0,
         batch_size=128,
@@ -355,6 +362,12 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
 
     # ------------------------------------------------------------------------------------------------------- generation
 
+    @property
+    def latent_density_(self):
+        """What `latent_density` names, fitted: an object with ``sample`` and ``log_prob``."""
+        check_is_fitted(self)
+        return self._density(self.latent_density)
+
     def sample(self, n_samples=1, *, given=None, latent_density=None, noise=True, random_state=None):
         """Draw new rows: z from the latent density, then x from p(x | z).
 
@@ -365,7 +378,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         given : dict of column to value, default=None
             Cells that every row shall have, by name (or index, for arrays): z and the other cells are then drawn given them,
             by importance resampling. A warning tells when too few of the proposals fit.
-        latent_density : {"prior"}, default=None
+        latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default=None
             What z is drawn from. None takes the parameter of that name.
         noise : bool, default=True
             Whether x is drawn from p(x | z). False decodes z only, to the mean: such rows vary less than real ones.
@@ -380,19 +393,19 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         check_is_fitted(self)
         _check_positive_integer("n_samples", n_samples)
         name = self.latent_density if latent_density is None else latent_density
-        if name not in LATENT_DENSITIES:
-            raise ValueError(f"latent_density must be one of {', '.join(map(repr, LATENT_DENSITIES))}, got {name!r}.")
-        generator = _generator(random_state)
+        if name not in ("auto", *LATENT_DENSITIES):
+            known = ", ".join(map(repr, ("auto", *LATENT_DENSITIES)))
+            raise ValueError(f"latent_density must be one of {known}, got {name!r}.")
+        generator, density = _generator(random_state), self._density(name)
         if given:
-            return self._sample_given(int(n_samples), given, generator, noise)
-        z = LATENT_DENSITIES[name](self.module_.latent_dim).sample(int(n_samples), generator, torch.float32)
-        return self._decode(z, generator if noise else None)
+            return self._sample_given(int(n_samples), given, generator, density, noise)
+        return self._decode(density.sample(int(n_samples), generator), generator if noise else None)
 
-    def _sample_given(self, n_samples, given, generator, noise):
+    def _sample_given(self, n_samples, given, generator, density, noise):
         """`sample` around given cells."""
         row = self._reader.read_cells(given)
         self._table.check_given(row)
-        values, share = sample_given(self.module_, self._table, row, n_samples, generator, noise=noise)
+        values, share = sample_given(self.module_, self._table, row, n_samples, generator, density, noise=noise)
         if share < 0.25:
             warnings.warn(
                 f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so "
@@ -405,7 +418,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     def impute(self, X, *, n_draws=None, random_state=None):
         """Fill missing cells given the known cells of their row.
 
-        z is drawn from q(z | known cells) and from the prior, the missing cells given z, and the draws are weighted by their
+        z is drawn from q(z | known cells) and from p(z), the missing cells given z, and the draws are weighted by their
         importance (Mattei & Frellsen, 2019, equations 11 and 12).
 
         Parameters
@@ -428,9 +441,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
             _check_positive_integer("n_draws", n_draws, or_else="None or ")
         values = self._read(X, reset=False).astype(np.float64)
         generator = _generator(0 if random_state is None and n_draws is None else random_state)
-        filled = [
-            self._reader.write(copy, like=X) for copy in fill(self.module_, self._table, values, n_draws, generator)
-        ]
+        copies = fill(self.module_, self._table, values, n_draws, generator, self.latent_density_)
+        filled = [self._reader.write(copy, like=X) for copy in copies]
         return filled[0] if n_draws is None else filled
 
     # ---------------------------------------------------------------------------------------------------------- density
@@ -463,7 +475,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        scores = log_likelihood(module, x, known, draws).cpu().numpy()
+        scores = log_likelihood(module, x, known, draws, self.latent_density_).cpu().numpy()
         return scores + log_jacobian.astype(scores.dtype)
 
     def score(self, X, y=None, sample_weight=None):

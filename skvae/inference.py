@@ -12,6 +12,7 @@ import torch
 from scipy.stats import qmc
 
 from skvae.generation import generate_in_order
+from skvae.latent import Prior
 from skvae.threads import at_most
 
 CELLS_PER_CHUNK = 2**18
@@ -61,7 +62,7 @@ def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
 
 
 @_on_one_thread
-def log_likelihood(vae, x, known, draws):
+def log_likelihood(vae, x, known, draws, density):
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
     ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`` with ``z_k = z_mean + z_std * draws[k]``: the same draws serve every
@@ -75,12 +76,14 @@ def log_likelihood(vae, x, known, draws):
     known : tensor of bool of shape (n, n_columns)
         The cells that count: the others are integrated out (Mattei & Frellsen, 2019).
     draws : tensor of shape (K, latent_dim)
+    density : latent density
+        p(z): see `skvae.latent`.
 
     Returns
     -------
     log_likelihood : tensor of shape (n,), in nats of the encoded units
     """
-    log_q = -0.5 * (draws**2).sum(-1, keepdim=True)  # (K, 1), with the constant and the deviations added below
+    log_q = Prior(vae.latent_dim).log_prob(draws)[:, None]  # (K, 1); the deviations are added below
     chunks = []
     widest = max([p.shape[0] for p in vae.parameters() if p.ndim == 2] + [vae.likelihood.n_outputs, 1])
     rows_per_chunk = max(1, CELLS_PER_CHUNK // (len(draws) * widest))
@@ -89,16 +92,16 @@ def log_likelihood(vae, x, known, draws):
         z = z_mean + torch.exp(0.5 * z_logvar) * draws[:, None]  # (K, n, latent_dim)
         outputs = vae.decode(z, rows)  # (K, n, n_outputs)
         log_x = torch.where(mask, vae.likelihood.log_prob(rows, outputs), 0.0).sum(-1)  # (K, n)
-        log_ratio = -0.5 * (z**2).sum(-1) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
+        log_ratio = density.log_prob(z) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
         chunks.append(torch.logsumexp(log_x + log_ratio, dim=0) - math.log(len(draws)))
     return torch.cat(chunks)
 
 
 @_on_one_thread
-def complete(vae, x, given, n_draws, generator, *, noise=True):
+def complete(vae, x, given, n_draws, generator, density, *, noise=True):
     """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
 
-    z is drawn half from q(z | x) and half from the prior, which covers what an encoder that met few holes in training misses;
+    z is drawn half from q(z | x) and half from p(z), which covers what an encoder that met few holes in training misses;
     the missing parts are drawn given z and the parts before them; a draw's weight is ``p(given | z) p(z) / proposal(z)``.
 
     Parameters
@@ -110,6 +113,8 @@ def complete(vae, x, given, n_draws, generator, *, noise=True):
         Their known parts; NaN where one is missing.
     n_draws : int
     generator : torch.Generator
+    density : latent density
+        p(z): see `skvae.latent`.
     noise : bool, default=True
         Whether missing parts are drawn given z; False takes their means or most probable levels.
 
@@ -119,17 +124,19 @@ def complete(vae, x, given, n_draws, generator, *, noise=True):
     weights : tensor of shape (n, n_draws)
         Normalised to sum to one by row.
     """
-    n, latent_dim = len(x), vae.latent_dim
+    n, latent_dim, n_near = len(x), vae.latent_dim, n_draws - n_draws // 2
     z_mean, z_logvar = (t[:, None] for t in vae.encode(x))  # (n, 1, latent_dim)
-    normal = torch.randn(n, n_draws, latent_dim, generator=generator, dtype=x.dtype).to(x.device)
-    from_prior = torch.arange(n_draws, device=x.device)[:, None] % 2 == 1
-    z = torch.where(from_prior, normal, z_mean + torch.exp(0.5 * z_logvar) * normal)
-    log_prior = -0.5 * (z**2).sum(-1)
-    log_q = -0.5 * ((z - z_mean) ** 2 * torch.exp(-z_logvar) + z_logvar).sum(-1)
+    z_std = torch.exp(0.5 * z_logvar)
+    near = z_mean + z_std * torch.randn(n, n_near, latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+    far = density.sample(n * (n_draws - n_near), generator, x.dtype).to(x.device)
+    z = torch.cat([near, far.view(n, -1, latent_dim)], dim=1)
+    log_p = density.log_prob(z)
+    log_q = Prior(latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
+    log_proposal = torch.logaddexp(log_q + math.log(n_near / n_draws), log_p + math.log1p(-n_near / n_draws))
     parts, log_prob = generate_in_order(
         vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0)
     )
-    log_weights = log_prob.view(n, n_draws) + log_prior - torch.logaddexp(log_prior, log_q)
+    log_weights = log_prob.view(n, n_draws) + log_p - log_proposal
     return parts.view(n, n_draws, -1), torch.softmax(log_weights, dim=1)
 
 
@@ -140,7 +147,7 @@ def resample(weights, n_samples, generator):
     return torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)
 
 
-def fill(vae, table, values, n_copies, generator):
+def fill(vae, table, values, n_copies, generator, density):
     """Values with their missing cells filled: with conditional means and most probable levels, or with draws.
 
     Parameters
@@ -152,6 +159,7 @@ def fill(vae, table, values, n_copies, generator):
     n_copies : int or None
         None for means and levels; else the number of completed copies.
     generator : torch.Generator
+    density : latent density
 
     Returns
     -------
@@ -160,7 +168,7 @@ def fill(vae, table, values, n_copies, generator):
     copies = np.repeat(values[None], n_copies or 1, axis=0)
     rows = np.flatnonzero(np.isnan(values).any(1))
     for chunk in np.array_split(rows, math.ceil(len(rows) / 64)) if len(rows) else ():
-        drawn, weights = _complete_values(vae, table, values[chunk], DRAWS_TO_IMPUTE, generator)
+        drawn, weights = _complete_values(vae, table, values[chunk], DRAWS_TO_IMPUTE, generator, density)
         for i, row in enumerate(chunk):
             missing = np.flatnonzero(np.isnan(values[row]))
             if n_copies is None:
@@ -173,7 +181,7 @@ def fill(vae, table, values, n_copies, generator):
     return copies
 
 
-def sample_given(vae, table, row, n_samples, generator, *, noise=True):
+def sample_given(vae, table, row, n_samples, generator, density, *, noise=True):
     """Rows drawn around given cells, by importance resampling.
 
     Parameters
@@ -184,6 +192,7 @@ def sample_given(vae, table, row, n_samples, generator, *, noise=True):
         The given cells; NaN elsewhere.
     n_samples : int
     generator : torch.Generator
+    density : latent density
     noise : bool, default=True
         Whether cells are drawn given z; False takes their means or most probable levels.
 
@@ -197,20 +206,22 @@ def sample_given(vae, table, row, n_samples, generator, *, noise=True):
     values, shares = [], []
     for start in range(0, n_samples, 2000):
         n = min(2000, n_samples - start)
-        drawn, weights = _complete_values(vae, table, row, max(PROPOSALS * n, 1000), generator, noise=noise)
+        n_proposals = max(PROPOSALS * n, 1000)
+        drawn, weights = _complete_values(vae, table, row, n_proposals, generator, density, noise=noise)
         shares.append(float(1 / (weights**2).sum()) / n)
-        values.append(drawn[0, resample(weights[0], n, generator).numpy()])
+        chosen = resample(weights[0], n, generator)[torch.randperm(n, generator=generator)]
+        values.append(drawn[0, chosen.numpy()])
     values = np.concatenate(values)
     fixed = ~np.isnan(row[0])
     values[:, fixed] = row[0, fixed]
     return values, min(shares)
 
 
-def _complete_values(vae, table, values, n_draws, generator, *, noise=True):
+def _complete_values(vae, table, values, n_draws, generator, density, *, noise=True):
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
     x = torch.from_numpy(table.encode(values, np.float32, n_spare=1)).to(vae.device)
     given = torch.from_numpy(table.parts(values)).to(x)
-    parts, weights = complete(vae, x, given, n_draws, generator, noise=noise)
+    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise)
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()
 

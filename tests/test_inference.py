@@ -9,6 +9,7 @@ from scipy import integrate, stats
 
 from skvae import VAEEstimator, inference
 from skvae.inference import log_likelihood, standard_normal_draws
+from skvae.latent import Prior
 from skvae.network import build_vae
 
 
@@ -54,7 +55,13 @@ def curved():
         second = t**2 + 0.2 * noise[:, 1] if kind == "normal" else (t + 0.5 * noise[:, 1] > 0).astype(float)
         X = np.column_stack([5 * t + noise[:, 0], second])
         return X, VAEEstimator(
-            1, hidden_layer_sizes=(8,), activation="tanh", max_iter=150, batch_size=50, random_state=0
+            1,
+            hidden_layer_sizes=(8,),
+            activation="tanh",
+            latent_density="prior",
+            max_iter=150,
+            batch_size=50,
+            random_state=0,
         ).fit(X)
 
     return {kind: fit(kind) for kind in ("normal", "bernoulli")}
@@ -171,7 +178,9 @@ def test_bound_is_that_of_the_twin_for_the_same_draws(curved):
         x, known = encoded(vae, X[:7])
         draws = standard_normal_draws(16, 1, 0)
         expected = importance_weighted_bound(SlowVAE(module), x, draws)
-        torch.testing.assert_close(log_likelihood(module, x, known, draws), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            log_likelihood(module, x, known, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
@@ -183,11 +192,15 @@ def test_bound_over_known_parts_is_that_of_the_twin(kinds, decoder):
     known = ~torch.isnan(parts)
     draws = standard_normal_draws(8, 2, 0)
     expected = importance_weighted_bound(SlowVAE(module), x, draws, known)
-    torch.testing.assert_close(log_likelihood(module, x, known, draws), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        log_likelihood(module, x, known, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
+    )
     # parts that never were missing at fit can be, later
     known[::2, 0] = False
     expected = importance_weighted_bound(SlowVAE(module), x, draws, known)
-    torch.testing.assert_close(log_likelihood(module, x, known, draws), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        log_likelihood(module, x, known, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_bound_is_that_of_plain_monte_carlo(curved):
@@ -196,7 +209,7 @@ def test_bound_is_that_of_plain_monte_carlo(curved):
     x, known = encoded(vae, X[:3])
     draws = torch.randn(3, 4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plain = importance_weighted_bound(SlowVAE(module), x, draws).numpy()
-    quasi = log_likelihood(module, x, known, standard_normal_draws(4096, 1, 1)).numpy()
+    quasi = log_likelihood(module, x, known, standard_normal_draws(4096, 1, 1), Prior(1)).numpy()
     np.testing.assert_allclose(quasi, plain, atol=0.1)
 
 
@@ -239,9 +252,9 @@ def test_quasi_random_draws_scatter_less_than_independent_ones(curved):
     module = in_float64(vae.module_)
     x, known = encoded(vae, X[:20])
     generator = torch.Generator().manual_seed(0)
-    quasi = [log_likelihood(module, x, known, standard_normal_draws(64, 1, seed)) for seed in range(20)]
+    quasi = [log_likelihood(module, x, known, standard_normal_draws(64, 1, seed), Prior(1)) for seed in range(20)]
     plain = [
-        log_likelihood(module, x, known, torch.randn(64, 1, dtype=torch.float64, generator=generator))
+        log_likelihood(module, x, known, torch.randn(64, 1, dtype=torch.float64, generator=generator), Prior(1))
         for _ in range(20)
     ]
     assert torch.stack(quasi).std(0).mean() < 0.5 * torch.stack(plain).std(0).mean()

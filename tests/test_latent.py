@@ -53,7 +53,7 @@ def test_sample_has_the_moments_a_linear_model_states(linear):
 
 def test_sample_of_any_model_has_the_mean_and_variance_of_its_decoder(nonlinear, mixed):
     n, rng = 100_000, np.random.default_rng(0)
-    rows = nonlinear.sample(n, random_state=0)
+    rows = nonlinear.sample(n, latent_density="prior", random_state=0)
     decoded = nonlinear.inverse_transform(rng.normal(size=(n, 2)))
     error = np.hypot(rows.std(0), decoded.std(0)) / np.sqrt(n)
     assert (np.abs(rows.mean(0) - decoded.mean(0)) < 5 * error).all()
@@ -114,3 +114,163 @@ def test_number_of_rows_must_be_a_positive_integer(nonlinear, n_samples):
 def test_one_row_is_the_default(nonlinear):
     assert nonlinear.sample(random_state=0).shape == (1, 5)
     assert nonlinear.sample(np.int64(2), random_state=0).shape == (2, 5)
+
+
+# ------------------------------------------------------------------------------------------------------ fitted densities
+
+
+def posteriors(n=400, latent_dim=2, seed=0):
+    """Means in two clumps and deviations of some posteriors, float64."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([[-1.5, 0.5], [1.0, -1.0]])[rng.integers(2, size=n)]
+    return centres + 0.3 * rng.normal(size=(n, latent_dim)), rng.uniform(0.2, 0.6, size=(n, latent_dim))
+
+
+def mean_and_covariance(z_mean, z_std, weight=None):
+    """Moments of the aggregated posterior, a row at a time."""
+    weight = np.ones(len(z_mean)) if weight is None else weight
+    mean = sum(w * m for w, m in zip(weight, z_mean, strict=True)) / weight.sum()
+    second = sum(w * (np.outer(m, m) + np.diag(s**2)) for w, m, s in zip(weight, z_mean, z_std, strict=True))
+    return mean, second / weight.sum() - np.outer(mean, mean)
+
+
+FITTED = ["aggregated_posterior", "gaussian", "mixture"]
+
+
+@pytest.mark.parametrize("name", LATENT_DENSITIES)
+def test_densities_integrate_to_one(name):
+    density = LATENT_DENSITIES[name].fit(*posteriors())
+    axis = torch.linspace(-6, 6, 301, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    total = torch.exp(density.log_prob(points)).sum() * (axis[1] - axis[0]) ** 2
+    assert float(total) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", LATENT_DENSITIES)
+def test_draws_follow_the_density(name):
+    density = LATENT_DENSITIES[name].fit(*posteriors())
+    z = density.sample(50_000, torch.Generator().manual_seed(0), torch.float64)
+    # the mean log density of the draws is minus the entropy, which the grid gives
+    axis = torch.linspace(-6, 6, 301, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    log_prob = density.log_prob(points)
+    entropy = -float((torch.exp(log_prob) * log_prob).sum()) * float(axis[1] - axis[0]) ** 2
+    scores = density.log_prob(z)
+    assert float(scores.mean()) == pytest.approx(-entropy, abs=5 * float(scores.std()) / 50_000**0.5 + 1e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", FITTED)
+def test_fitted_densities_have_the_moments_of_the_posteriors(name, weighted):
+    z_mean, z_std = posteriors(2000)
+    weight = np.where(z_mean[:, 0] > 0, 3.0, 1.0) if weighted else None
+    density = LATENT_DENSITIES[name].fit(z_mean, z_std, weight)
+    z = density.sample(100_000, torch.Generator().manual_seed(1), torch.float64).numpy()
+    mean, covariance = mean_and_covariance(z_mean, z_std, weight)
+    atol = 0.05 if name == "mixture" else 0.02  # the mixture is fitted to draws
+    np.testing.assert_allclose(z.mean(0), mean, atol=atol)
+    np.testing.assert_allclose(np.cov(z.T), covariance, atol=2 * atol)
+
+
+def test_aggregated_posterior_is_the_mean_of_the_posteriors():
+    z_mean, z_std = posteriors(30)
+    weight = np.arange(1.0, 31)
+    density = LATENT_DENSITIES["aggregated_posterior"].fit(z_mean, z_std, weight)
+    points = np.random.default_rng(2).normal(size=(3, 5, 2))
+    single = stats.norm(density.means, density.deviations).pdf(points[..., None, :]).prod(-1)  # (3, 5, 30)
+    expected = np.log(single @ (weight / weight.sum()))
+    np.testing.assert_allclose(density.log_prob(torch.from_numpy(points)).numpy(), expected, rtol=1e-6)
+
+
+def test_a_gaussian_is_scipys():
+    density = LATENT_DENSITIES["gaussian"].fit(*posteriors())
+    mean, covariance = mean_and_covariance(*posteriors())
+    points = np.random.default_rng(2).normal(size=(7, 2))
+    expected = stats.multivariate_normal(mean, covariance).logpdf(points)
+    np.testing.assert_allclose(density.log_prob(torch.from_numpy(points)).numpy(), expected, atol=0.01)
+
+
+def test_a_mixture_has_as_many_components_as_the_rows_left_out_want():
+    rng = np.random.default_rng(0)
+    corners = 4.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0]])
+    fit = LATENT_DENSITIES["mixture"].fit
+    clumps = corners[rng.integers(5, size=3000)]
+    assert len(fit(clumps, np.full(clumps.shape, 0.3)).weights) == 5
+    one = rng.normal(size=(200, 2))
+    assert len(fit(one, np.full(one.shape, 0.1)).weights) <= 2
+    assert len(fit(one[:3], np.full((3, 2), 0.5)).weights) == 1
+
+
+@pytest.mark.parametrize("name", LATENT_DENSITIES)
+def test_equal_seeds_give_equal_densities(name):
+    points = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    a, b = (LATENT_DENSITIES[name].fit(*posteriors(), seed=3).log_prob(points) for _ in range(2))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40])
+@pytest.mark.parametrize("name", LATENT_DENSITIES)
+def test_few_and_equal_posteriors_have_a_density(name, n):
+    density = LATENT_DENSITIES[name].fit(np.zeros((n, 3)), np.full((n, 3), 1e-4))
+    assert torch.isfinite(density.log_prob(torch.zeros(1, 3))).all()
+    assert torch.isfinite(density.sample(4, torch.Generator().manual_seed(0))).all()
+
+
+# ---------------------------------------------------------------------------------------------- densities in the estimator
+
+
+def test_the_model_keeps_posteriors_of_the_rows_and_fits_to_them(nonlinear, mixed):
+    z_mean, z_std = nonlinear.posterior(mixed)
+    kept = nonlinear._density("aggregated_posterior")
+    np.testing.assert_allclose(kept.means, z_mean, atol=1e-5)
+    np.testing.assert_allclose(kept.deviations, z_std, atol=1e-5)
+    assert nonlinear.latent_density_ is nonlinear._density("mixture")
+
+
+def test_a_linear_model_keeps_its_prior(linear):
+    assert isinstance(linear[0].latent_density_, Prior)
+
+
+def test_scores_are_those_of_the_density_that_is_sampled(nonlinear, mixed):
+    """E_p[log p(x)] is minus the entropy: it is largest for rows of the density itself (Gibbs' inequality)."""
+    means = {}
+    for scored in ("prior", "gaussian", "mixture"):
+        nonlinear.set_params(latent_density=scored)
+        for drawn in ("prior", "gaussian", "mixture"):
+            rows = nonlinear.sample(4000, latent_density=drawn, random_state=0)
+            means[scored, drawn] = nonlinear.score_samples(rows, n_draws=64).mean()
+    nonlinear.set_params(latent_density="auto")
+    for drawn in ("prior", "gaussian", "mixture"):
+        best = max(("prior", "gaussian", "mixture"), key=lambda scored: means[scored, drawn])
+        assert means[drawn, drawn] >= means[best, drawn] - 0.02
+
+
+def test_mixture_finds_clusters_that_the_prior_misses():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(scale=6, size=(4, 3))
+    X = centres[rng.integers(4, size=900)] + 0.3 * rng.normal(size=(900, 3))
+    vae = VAEEstimator(2, max_iter=100, random_state=0).fit(X)
+    distance = {}
+    for name in ("prior", "mixture"):
+        rows = vae.sample(1000, latent_density=name, random_state=0)
+        distance[name] = np.linalg.norm(rows[:, None] - centres, axis=-1).min(1).mean()
+    assert distance["mixture"] < 0.7 * distance["prior"]
+    assert vae.score(X) > vae.set_params(latent_density="prior").score(X)
+
+
+def test_a_stream_remembers_earlier_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    vae = VAEEstimator(2, hidden_layer_sizes=(8,), random_state=0)
+    for rows in np.array_split(X, 3):
+        vae.partial_fit(rows)
+    assert len(vae._density("aggregated_posterior").means) == 300
+    assert vae.sample(5, random_state=0).shape == (5, 3)
+
+
+def test_only_some_posteriors_are_kept(monkeypatch):
+    monkeypatch.setattr("skvae.base.ROWS", 50)
+    vae = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=1, random_state=0).fit(
+        np.random.default_rng(0).normal(size=(220, 3))
+    )
+    assert 25 < len(vae._posteriors[0]) <= 50
