@@ -268,6 +268,27 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         z_mean, z_logvar = posterior(self._module_for(x), x)
         return z_mean.cpu().numpy(), torch.exp(0.5 * z_logvar).cpu().numpy()
 
+    def _latent_mean(self, row, name):
+        """z_mean of one row, ndarray of shape (latent_dim,); `name` is what errors call it."""
+        check_is_fitted(self)
+        names, cells = self._reader.names_, None
+        if hasattr(row, "keys") and np.ndim(row) < 2:  # a dict or a pandas Series
+            cells = {column: row[column] for column in row.keys()}  # noqa: SIM118 (a Series iterates over its values)
+        elif np.ndim(row) == 1 and len(row) == len(names):
+            if self._reader.template_ is None:
+                row = np.asarray(row)[None]
+            else:
+                cells = dict(zip(names, row, strict=True))
+        if cells is None:
+            if np.ndim(row) != 2 or len(row) != 1:
+                raise ValueError(
+                    f"{name} must be one row of {len(names)} columns, such as X[:1], but its shape is {np.shape(row)}."
+                )
+            return self._posterior(row)[0][0]
+        values = self._reader.read_cells({column: cell for column, cell in cells.items() if not _is_missing(cell)})
+        x = torch.from_numpy(self._table.encode(values, n_spare=1)).to(self.module_.device)
+        return posterior(self._module_for(x), x)[0][0].cpu().numpy()
+
     def _decode(self, z, generator):
         """Rows decoded from `z`; drawn from p(x | z) if there is a generator."""
         z = z.to(self.module_.device)
@@ -279,3 +300,8 @@ def _evenly(n_rows, *arrays):
     """At most so many rows of each array (or None), evenly spaced."""
     every = math.ceil(len(arrays[0]) / n_rows)
     return [array if array is None else array[::every] for array in arrays]
+
+
+def _is_missing(cell):
+    same = cell == cell  # not so for NaN, and neither true nor false for NA
+    return cell is None or not isinstance(same, bool | np.bool_) or not same

@@ -20,6 +20,7 @@ from skvae.columns import KINDS
 from skvae.inference import fill, log_likelihood, sample_given, standard_normal_draws
 from skvae.latent import LATENT_DENSITIES
 from skvae.layers import ACTIVATIONS
+from skvae.paths import INTERPOLATIONS, fractions, line_along
 
 
 class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
@@ -53,7 +54,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         Which columns are categories beside those of a categorical or text dtype: a mask, indices or names. Each level is
         modelled by a logit of its own.
     handle_unknown : {"error", "ignore"}, default="error"
-        What to do with a level not seen at fit: refuse it, or treat it as missing.
+        What to do with a level not seen at fit: refuse it, or treat it as missing, as `HistGradientBoostingClassifier` does. A
+        level that only the dtype of the training column named, and no cell held, counts as not seen.
     latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
         p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
         ``"prior"`` is N(0, I), which training pulls the posteriors towards but never quite to.
@@ -146,6 +148,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     .. [5] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
     .. [6] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
     .. [7] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
+    .. [8] White, "Sampling generative networks", arXiv:1609.04468, 2016.
 
     Examples
     --------
@@ -360,6 +363,66 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         """
         return self._decode(torch.from_numpy(self._posterior(X)[0]), generator=None)
 
+    def interpolate(self, x_a, x_b, n_steps=10, *, method="spherical"):
+        """Decoded points on the way from one row's latent mean to another's.
+
+        Parameters
+        ----------
+        x_a : array-like, DataFrame, Series or dict
+            One row: a table of one row, its cells in order, or a dict (or pandas Series) by column. Columns that a dict does
+            not name are missing cells.
+        x_b : array-like, DataFrame, Series or dict
+            Likewise.
+        n_steps : int, default=10
+            Number of points, both ends included; at least 2.
+        method : {"spherical", "linear"}, default="spherical"
+            The way: on an arc around 0 [8]_, which stays where the prior has its mass, or on a straight line. They are the
+            same where both ends and 0 lie on one line, as with one latent unit.
+
+        Returns
+        -------
+        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
+            Rows in the units and the container of the training table, decoded as by `inverse_transform`; the first and the
+            last are what `reconstruct` makes of `x_a` and `x_b`.
+        """
+        if method not in INTERPOLATIONS:
+            raise ValueError(f"method must be one of {', '.join(map(repr, INTERPOLATIONS))}, got {method!r}.")
+        t = fractions(n_steps)
+        z_a, z_b = self._latent_mean(x_a, "x_a"), self._latent_mean(x_b, "x_b")
+        return self.inverse_transform(INTERPOLATIONS[method](z_a, z_b, t))
+
+    def traverse(self, unit, *, X=None, n_steps=10, extent=3.0):
+        """Decoded points on a line along one latent unit: what the unit means.
+
+        Parameters
+        ----------
+        unit : int
+            Which one, from 0. `kl_per_unit_` says which of them tell anything of a row.
+        X : array-like, DataFrame, Series or dict, default=None
+            One row (as for `interpolate`), at whose latent mean the other units stay. None leaves them at 0, the prior's mean.
+        n_steps : int, default=10
+            Number of points, both ends included; at least 2.
+        extent : float or (float, float), default=3.0
+            Where the line ends, in standard deviations of the prior: a number is the distance from 0 on either side.
+
+        Returns
+        -------
+        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
+            Rows in the units and the container of the training table, decoded as by `inverse_transform`.
+        """
+        check_is_fitted(self)
+        n_units = self.module_.latent_dim
+        if not isinstance(unit, Integral) or isinstance(unit, bool) or not 0 <= unit < n_units:
+            raise ValueError(f"unit must be an integer from 0 to {n_units - 1}, one of the latent units, got {unit!r}.")
+        ends = np.asarray((-extent, extent) if isinstance(extent, Real) else extent)
+        if ends.shape != (2,) or ends.dtype.kind not in "fiu" or not np.isfinite(ends).all() or ends[0] == ends[1]:
+            raise ValueError(
+                f"extent must be a number other than 0 or two different numbers (low, high), finite and in standard "
+                f"deviations of the prior, got {extent!r}."
+            )
+        centre = np.zeros(n_units) if X is None else self._latent_mean(X, "X")
+        return self.inverse_transform(line_along(centre, unit, *ends, n_steps))
+
     # ------------------------------------------------------------------------------------------------------- generation
 
     @property
@@ -505,7 +568,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
+        tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

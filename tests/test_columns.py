@@ -9,6 +9,7 @@ import pytest
 from layouts import LAYOUTS, encode
 from polars.testing import assert_frame_equal
 from scipy import stats
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from skvae import VAEEstimator
 from skvae.columns import KINDS, TableEncoder, TableReader, as_table
@@ -427,6 +428,19 @@ def test_unknown_levels_are_errors_or_missing(library):
     with pytest.raises(ValueError, match="handle_unknown"):
         quick().fit(frame).transform(other)
     assert np.isfinite(quick(handle_unknown="ignore").fit(frame).transform(other)).all()
+
+
+def test_level_that_only_the_dtype_names_is_unknown_as_to_histogram_boosting():
+    dtype = pd.CategoricalDtype(["z", "a", "b", "c"])
+    frame = pd.DataFrame({"x": NUMBERS, "letter": pd.Series(list(LETTERS), dtype=dtype)})
+    never, missing = (frame[:1].assign(letter=pd.Series([level], dtype=dtype)) for level in ("z", None))
+    vae = quick().fit(frame)
+    with pytest.raises(ValueError, match=r"'letter' holds 'z'.*3 levels seen at fit"):
+        vae.transform(never)
+    vae.set_params(handle_unknown="ignore")
+    np.testing.assert_array_equal(vae.transform(never), vae.transform(missing))
+    boosted = HistGradientBoostingClassifier(max_iter=3).fit(frame, np.array(LETTERS) == "a")
+    np.testing.assert_array_equal(boosted.predict_proba(never), boosted.predict_proba(missing))
 
 
 def test_infinity_is_an_error_that_names_the_column():

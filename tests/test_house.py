@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "columns": set(),
     "likelihoods": set(),
     "latent": set(),
+    "paths": set(),
     "threads": set(),
     "layers": set(),
     "generation": {"layers"},
@@ -33,8 +34,9 @@ MAY_IMPORT = {
     "inference": {"generation", "latent", "threads"},
     "training": {"likelihoods", "network", "steps", "threads"},
     "base": {"columns", "inference", "latent", "network", "training"},
-    "estimator": {"base", "columns", "inference", "latent", "layers"},
-    "__init__": {"estimator", "persistence"},
+    "estimator": {"base", "columns", "inference", "latent", "layers", "paths"},
+    "pipelines": {"columns", "estimator"},
+    "__init__": {"estimator", "persistence", "pipelines"},
 }
 TORCH_ONLY = ["generation", "layers", "likelihoods", "network", "steps", "threads", "training"]
 

@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_validate
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skvae import VAEEstimator
@@ -61,6 +62,20 @@ def expected_failures(estimator):
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def test_tags_say_what_a_table_may_hold():
+    tags = get_tags(VAEEstimator()).input_tags
+    assert tags.allow_nan
+    assert tags.categorical
+    assert tags.string
+    assert not tags.sparse
+    table = np.array([["a", 1.0, np.nan], ["b", 2.5, 3.0]] * 10, dtype=object)
+    assert quick().fit(table).transform(table).shape == (20, 2)
+    table[0, 1] = {"foo": "bar"}  # which scikit-learn's checks no longer try on those that read strings
+    for rows in (table, table[:, 1:]):
+        with pytest.raises(TypeError, match=r"argument must be .* string.* number"):
+            quick().fit(rows)
 
 
 # --------------------------------------------------------------------------------------------------------------- copies
