@@ -36,7 +36,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         """`fit` and `partial_fit`: check, encode, build, split, train, store."""
         self._check_parameters()
         rng = check_random_state(self.random_state)
-        seed = int(rng.randint(np.iinfo(np.int32).max))
+        self._seed = seed = int(rng.randint(np.iinfo(np.int32).max))
         x, weight = self._encode_training_rows(X, sample_weight, reset=reset, vary=not schedule)
         if reset:
             self.module_, self._adam_state = self._build(x, weight, seed), None
@@ -70,11 +70,10 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
                 adam_state=None if schedule else self._adam_state,
                 on_epoch=self._epoch_hook(context, hook_args, n_epochs, probe),
             )
+            self._store(history, probe, goes_on=not reset and not schedule)
         except FloatingPointError as error:
             raise ValueError(self._describe_divergence(x, error)) from error
         self._adam_state = None if schedule else adam_state
-        self._seed = seed
-        self._store(history, probe, goes_on=not reset and not schedule)
         if schedule:  # streams wait until it is asked for
             self._density(self.latent_density)
         context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
@@ -218,6 +217,8 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         z_mean, z_logvar = self.module_.encode(x)
         weight = torch.ones_like(z_mean[:, 0]) if weight is None else weight
         latents = [a.cpu().float().numpy() for a in (z_mean, torch.exp(0.5 * z_logvar), weight)]
+        if not all(np.isfinite(a).all() for a in latents):
+            raise FloatingPointError("the latent means are no longer finite")
         if goes_on:  # a stream's rows so far, thinned out
             latents = _evenly(ROWS, *[np.concatenate(pair) for pair in zip(self._posteriors, latents, strict=True)])
         self._posteriors = latents
