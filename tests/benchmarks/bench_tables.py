@@ -19,10 +19,16 @@ z linear, z boosted, (pca), (scaled)
     Test AUC or R2 of a linear and a boosted model on 8 latent means, the target left out of the table. In brackets the
     same on 8 principal components of the encoded table: standardised numbers and one-hot categories; all of these
     scaled to unit variance.
+z fact. linear, z fact. boosted
+    The same with ``decoder="factorized", likelihood="normal"``.
 fit s, draw s
     Seconds to fit to all training rows, and to draw as many.
 
-A second table holds the mean log-likelihood of the test rows, nats per row, on tables of continuous columns
+Another table holds conditional samples: for each of ten columns the rarest value that at least 500 test rows have is
+given to ``sample``, and the shape error over the other columns is measured against those test rows; beside it that of
+unconditional samples of the same number against as many test rows at random.
+
+A last table holds the mean log-likelihood of the test rows, nats per row, on tables of continuous columns
 (dequantised): skvae, and a Gaussian mixture, kernel density and factor analysis tuned on training rows.
 
 Methods: ``skvae``, ``smote`` (imbalanced-learn: SMOTE or SMOTENC within each class, missing cells filled), ``tvae``
@@ -43,7 +49,9 @@ import quality
 import tables
 from sklearn.exceptions import ConvergenceWarning
 
-PARTS = ("samples", "privacy", "representation", "density")
+PARTS = ("samples", "privacy", "representation", "conditions", "density")
+ROWS_OF_CONDITION = 500
+"""A condition is one that at least so many test rows meet."""
 
 
 # -------------------------------------------------------------------------------------------------------------- methods
@@ -196,10 +204,54 @@ def representation_figures(table, seed):
     from skvae import VAEEstimator
 
     (X, X_test), (y, y_test), _ = without_target(table)
-    vae = VAEEstimator(latent_dim=8, random_state=seed).fit(X)
-    Z, Z_test = np.asarray(vae.transform(X)), np.asarray(vae.transform(X_test))
-    linear, boosted = quality.feature_scores(Z, y, Z_test, y_test, table.task, seed)
-    return {"z_linear": linear, "z_boosted": boosted}
+    figures = {}
+    for name, params in (("z", {}), ("z_factorized", {"decoder": "factorized", "likelihood": "normal"})):
+        vae = VAEEstimator(latent_dim=8, handle_unknown="ignore", random_state=seed, **params).fit(X)
+        Z, Z_test = np.asarray(vae.transform(X)), np.asarray(vae.transform(X_test))
+        scores = quality.feature_scores(Z, y, Z_test, y_test, table.task, seed)
+        figures[f"{name}_linear"], figures[f"{name}_boosted"] = scores
+    return figures
+
+
+def conditions(table, n_conditions=10):
+    """(column, value): the rarest value of each of the first ten columns that enough test rows meet."""
+    chosen = []
+    for column in table.test:
+        counts = table.test[column].value_counts()
+        counts = counts[counts >= ROWS_OF_CONDITION]
+        if len(counts) and counts.iloc[-1] < 0.9 * len(table.test):
+            chosen.append((column, counts.index[-1]))
+    return chosen[:n_conditions]
+
+
+def shape_error_without(table, column, real, synthetic):
+    """Shape error of `synthetic` against `real` over the columns other than `column`."""
+    numbers, categories = ([c for c in names if c != column] for names in (table.numbers, table.categories))
+    return quality.shape_error(*quality.code_tables([real, synthetic], numbers, categories))
+
+
+def condition_figures(table, seed):
+    """Shape errors of rows drawn around one given cell, and of rows drawn around none, both against test rows."""
+    from skvae import VAEEstimator
+
+    vae = VAEEstimator(random_state=seed).fit(table.train)
+    for column, value in conditions(table):
+        real = table.test[table.test[column] == value]
+        others = table.test.sample(len(real), random_state=seed)
+        start = time.perf_counter()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            given = vae.sample(2000, given={column: value}, random_state=seed)
+        seconds = time.perf_counter() - start
+        free = vae.sample(2000, random_state=seed)
+        yield {
+            "condition": f"{column}={value}",
+            "test_rows": len(real),
+            "conditional": shape_error_without(table, column, real, given),
+            "unconditional": shape_error_without(table, column, others, free),
+            "warned": len(caught),
+            "seconds": seconds,
+        }
 
 
 def reference_figures(table, parts):
@@ -258,6 +310,13 @@ def run_table(table, methods, seeds, parts, emit):
             emit(record | {"total_seconds": time.perf_counter() - start})
 
 
+def run_conditions(table, seeds, emit):
+    """Emit one record per seed and condition."""
+    for seed in seeds:
+        for figures in condition_figures(table, seed):
+            emit({"kind": "condition", "table": table.name, "seed": seed, **figures})
+
+
 def run_density(names, seeds, max_rows, emit):
     """Emit one record per numeric table for the rivals and one per seed for skvae."""
     for name in names:
@@ -278,9 +337,11 @@ COLUMNS = {
     "boosted": ("detection_boosted", 1, 3),
     "nearer %": ("nearer", 100, 1),
     "z linear": ("z_linear", 1, 3),
+    "z fact. linear": ("z_factorized_linear", 1, 3),
     "(pca)": ("pca_linear", 1, 3),
     "(scaled)": ("pca_scaled_linear", 1, 3),
     "z boosted": ("z_boosted", 1, 3),
+    "z fact. boosted": ("z_factorized_boosted", 1, 3),
     "(pca) ": ("pca_boosted", 1, 3),
     "(scaled) ": ("pca_scaled_boosted", 1, 3),
     "fit s": ("fit_seconds", 1, 1),
@@ -312,6 +373,18 @@ def print_tables(records):
     if rows:
         print_rows(["table", "method", *COLUMNS], rows)
     print("\n".join(notes))
+
+
+def print_conditions(records):
+    """One row per condition: shape errors, and their ratio."""
+    rows = []
+    for table, condition in dict.fromkeys((r["table"], r["condition"]) for r in records):
+        chosen = [r for r in records if (r["table"], r["condition"]) == (table, condition)]
+        given, free = (np.mean([r[key] for r in chosen]) for key in ("conditional", "unconditional"))
+        errors = f"{100 * given:.2f}", f"{100 * free:.2f}", f"{given / free:.2f}"
+        rows.append([table, condition, str(chosen[0]["test_rows"]), *errors, mean_text(chosen, "seconds", 1, 2)])
+    if rows:
+        print_rows(["table", "given", "test rows", "shape %", "unconditional %", "ratio", "draw s"], rows)
 
 
 def print_densities(records):
@@ -348,14 +421,17 @@ def main():
             with open(arguments.output, "a") as file:
                 file.write(line + "\n")
 
-    if set(arguments.parts) - {"density"}:
-        for name in arguments.tables:
-            table = tables.load_table(name, arguments.max_rows)
+    for name in arguments.tables:
+        table = tables.load_table(name, arguments.max_rows)
+        if set(arguments.parts) - {"density", "conditions"}:
             run_table(table, arguments.methods, arguments.seeds, arguments.parts, emit)
+        if "conditions" in arguments.parts and name == "adult":
+            run_conditions(table, arguments.seeds, emit)
     if "density" in arguments.parts:
         run_density(arguments.numeric, arguments.seeds, arguments.max_rows, emit)
     print()
     print_tables([r for r in records if r["kind"] == "table"])
+    print_conditions([r for r in records if r["kind"] == "condition"])
     print_densities([r for r in records if r["kind"] == "density"])
 
 
