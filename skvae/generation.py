@@ -7,7 +7,7 @@ from skvae.layers import ACTIVATIONS, n_units
 
 
 @torch.no_grad()
-def generate_in_order(vae, z, generator=None, given=None):
+def generate_in_order(vae, z, generator=None, given=None, *, centred=()):
     """`VAE.generate`, part after part and all rows at once, around parts that are given.
 
     Parameters
@@ -17,6 +17,8 @@ def generate_in_order(vae, z, generator=None, given=None):
     generator : torch.Generator, default=None
     given : tensor of shape (n, n_columns), default=None
         Known parts; NaN where one is to be drawn.
+    centred : collection of int, default=()
+        Parts whose means are taken, even with a generator.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def generate_in_order(vae, z, generator=None, given=None):
     for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
         outputs = read.outputs(i)
         block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
-        part = (block.mean(outputs) if generator is None else block.draw(outputs, generator))[:, 0]
+        part = (block.mean(outputs) if generator is None or i in centred else block.draw(outputs, generator))[:, 0]
         if given is not None:
             known = ~torch.isnan(given[:, i])
             part = torch.where(known, given[:, i], part)

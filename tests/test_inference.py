@@ -298,3 +298,14 @@ def test_constant_columns_do_not_count(linear):
     model = VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=2, random_state=0)
     with_constant = np.column_stack([X[:, :2], np.full(300, 7.0), X[:, 2:]])
     np.testing.assert_array_equal(model.fit(with_constant).score_samples(with_constant), model.fit(X).score_samples(X))
+
+
+def test_a_number_is_imputed_by_the_mean_that_a_linear_model_states(linear):
+    vae, X, mean, covariance = linear
+    rows = X[:40].copy()
+    rows[:, 1] = np.nan
+    known = [0, 2, 3, 4]
+    slopes = np.linalg.solve(covariance[np.ix_(known, known)], covariance[known, 1])
+    expected = mean[1] + (rows[:, known] - mean[known]) @ slopes
+    error = vae.impute(rows, random_state=0)[:, 1] - expected
+    assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(covariance[1, 1] - covariance[known, 1] @ slopes)

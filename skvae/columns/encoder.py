@@ -188,6 +188,11 @@ class TableEncoder:
         )
         return self
 
+    @property
+    def linear_parts(self):
+        """set of int : the number parts whose mean is the mean of the column's values."""
+        return {i for i, (kind, j) in enumerate(self.parts_) if kind in ("normal", *COUNTS) and kind == self.kinds_[j]}
+
     def _parts_of(self, j):
         """Kind and column of the parts of column `j`."""
         if self.kinds_[j] != "quantile_normal":
