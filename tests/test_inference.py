@@ -308,4 +308,4 @@ def test_a_number_is_imputed_by_the_mean_that_a_linear_model_states(linear):
     slopes = np.linalg.solve(covariance[np.ix_(known, known)], covariance[known, 1])
     expected = mean[1] + (rows[:, known] - mean[known]) @ slopes
     error = vae.impute(rows, random_state=0)[:, 1] - expected
-    assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(covariance[1, 1] - covariance[known, 1] @ slopes)
+    assert np.sqrt(np.mean(error**2)) < 0.2 * np.sqrt(covariance[1, 1] - covariance[known, 1] @ slopes)
