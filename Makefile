@@ -5,7 +5,7 @@
 # make bench          speed: against peers (see bench-peers), against rows and columns, in searches
 # make bench-peers    the peers' virtual environments, once
 # make bench-tables   quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
-# make bench-missing, make bench-augmentation   likewise
+# make bench-missing, make bench-latent, make bench-augmentation   likewise
 # make docs           the pages, into docs/_build
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ PEERS := skorch pythae pyod ctgan keras jax
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint docs bench bench-peers bench-tables bench-missing bench-augmentation clean
+.PHONY: demo test lint docs bench bench-peers bench-tables bench-missing bench-latent bench-augmentation clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -34,7 +34,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench_scaling.py
 	$(BIN)/python tests/benchmarks/bench_search.py
 
-bench-tables bench-missing bench-augmentation: bench-%: $(VENV)/.dev
+bench-tables bench-missing bench-latent bench-augmentation: bench-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_$*.py --output $*.jsonl
 
 bench-peers: $(PEERS:%=.venv-bench/%/.done)

@@ -17,7 +17,6 @@ binary
 """
 
 import argparse
-import json
 import time
 import warnings
 from functools import partial
@@ -27,7 +26,7 @@ import numpy as np
 import pandas as pd
 import quality
 import tables
-from bench_tables import attempt, print_rows
+from records import attempt, print_rows, recorder
 from scipy.special import logsumexp
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import ConvergenceWarning
@@ -321,16 +320,7 @@ def main():
     parser.add_argument("--output", default=None, help="file the JSON lines are appended to")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    records = []
-
-    def emit(record):
-        records.append(record)
-        line = json.dumps(record)
-        print(line, flush=True)
-        if arguments.output:
-            with open(arguments.output, "a") as file:
-                file.write(line + "\n")
-
+    records, emit = recorder(arguments.output)
     if "miwae" in arguments.parts:
         run_miwae(arguments.methods, arguments.seeds, emit)
     if "hivae" in arguments.parts:

@@ -38,7 +38,6 @@ skipped; what fails is named below the table.
 """
 
 import argparse
-import json
 import time
 import warnings
 from functools import partial
@@ -47,6 +46,7 @@ import numpy as np
 import pandas as pd
 import quality
 import tables
+from records import attempt, mean_text, print_rows, recorder
 from sklearn.exceptions import ConvergenceWarning
 
 PARTS = ("samples", "privacy", "representation", "conditions", "density")
@@ -284,16 +284,6 @@ def density_figures(name, seeds, max_rows=None):
 # ------------------------------------------------------------------------------------------------------------- the runs
 
 
-def attempt(figures):
-    """The figures, or what went wrong, so that one failure does not end the run; a missing package is named."""
-    try:
-        return figures()
-    except ImportError as error:
-        return {"skipped": str(error)}
-    except Exception as error:
-        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-
-
 def run_table(table, methods, seeds, parts, emit):
     """Emit one record per method and seed."""
     reference = reference_figures(table, parts)
@@ -349,19 +339,6 @@ COLUMNS = {
 }
 
 
-def print_rows(heading, rows):
-    """Print rows of strings under a heading, aligned to the right."""
-    widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(len(heading))]
-    for row in [heading, *rows]:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-
-
-def mean_text(records, figure, factor, decimals):
-    """Mean of a figure over the records that have it, as text."""
-    values = [r[figure] for r in records if r.get(figure) is not None]
-    return f"{factor * np.mean(values):.{decimals}f}" if values else "-"
-
-
 def print_tables(records):
     """One row per table and method, means over the seeds; then what failed."""
     rows, notes = [], []
@@ -411,16 +388,7 @@ def main():
     parser.add_argument("--output", default=None, help="file the JSON lines are appended to")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    records = []
-
-    def emit(record):
-        records.append(record)
-        line = json.dumps(record)
-        print(line, flush=True)
-        if arguments.output:
-            with open(arguments.output, "a") as file:
-                file.write(line + "\n")
-
+    records, emit = recorder(arguments.output)
     for name in arguments.tables:
         table = tables.load_table(name, arguments.max_rows)
         if set(arguments.parts) - {"density", "conditions"}:
