@@ -7,7 +7,7 @@ from skvae.layers import ACTIVATIONS, n_units
 
 
 @torch.no_grad()
-def generate_in_order(vae, z, generator=None, given=None):
+def generate_in_order(vae, z, generator=None, given=None, offset=None):
     """`VAE.generate`, part after part and all rows at once, around parts that are given.
 
     Parameters
@@ -17,6 +17,8 @@ def generate_in_order(vae, z, generator=None, given=None):
     generator : torch.Generator, default=None
     given : tensor of shape (n, n_columns), default=None
         Known parts; NaN where one is to be drawn.
+    offset : tensor of shape (n,), default=None
+        Known offsets of the counts; NaN where the exposure is to be drawn.
 
     Returns
     -------
@@ -31,6 +33,8 @@ def generate_in_order(vae, z, generator=None, given=None):
     parts, log_prob = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z))
     for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
         outputs = read.outputs(i)
+        if i < layout.n_counts and layout.exposure is not None:  # its parts come before those of all counts
+            outputs = outputs + _offset(layout, parts, offset)[:, None]
         block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
         part = (block.mean(outputs) if generator is None else block.draw(outputs, generator))[:, 0]
         if given is not None:
@@ -43,6 +47,12 @@ def generate_in_order(vae, z, generator=None, given=None):
         parts[:, i] = part
         read.take(i, parts)
     return parts, log_prob
+
+
+def _offset(layout, parts, known):
+    """Offsets of the counts, shape (n,): as `known`, else those of the exposure among the `parts`."""
+    drawn = torch.from_numpy(layout.exposure.offsets_of_parts(parts.double().cpu().numpy())).to(parts)
+    return drawn if known is None else torch.where(torch.isnan(known), drawn, known)
 
 
 class _FactorizedReader:

@@ -95,7 +95,7 @@ def log_likelihood(vae, x, known, draws):
 
 
 @_on_one_thread
-def complete(vae, x, given, n_draws, generator, *, noise=True):
+def complete(vae, x, given, n_draws, generator, *, noise=True, offset=None):
     """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
 
     z is drawn half from q(z | x) and half from the prior, which covers what an encoder that met few holes in training misses;
@@ -112,6 +112,8 @@ def complete(vae, x, given, n_draws, generator, *, noise=True):
     generator : torch.Generator
     noise : bool, default=True
         Whether missing parts are drawn given z; False takes their means or most probable levels.
+    offset : tensor of shape (n,), default=None
+        Offsets of the counts, where there is an exposure; NaN where it is missing.
 
     Returns
     -------
@@ -126,9 +128,8 @@ def complete(vae, x, given, n_draws, generator, *, noise=True):
     z = torch.where(from_prior, normal, z_mean + torch.exp(0.5 * z_logvar) * normal)
     log_prior = -0.5 * (z**2).sum(-1)
     log_q = -0.5 * ((z - z_mean) ** 2 * torch.exp(-z_logvar) + z_logvar).sum(-1)
-    parts, log_prob = generate_in_order(
-        vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0)
-    )
+    given, offset = (None if t is None else t.repeat_interleave(n_draws, 0) for t in (given, offset))
+    parts, log_prob = generate_in_order(vae, z.flatten(0, 1), generator if noise else None, given, offset)
     log_weights = log_prob.view(n, n_draws) + log_prior - torch.logaddexp(log_prior, log_q)
     return parts.view(n, n_draws, -1), torch.softmax(log_weights, dim=1)
 
@@ -210,7 +211,9 @@ def _complete_values(vae, table, values, n_draws, generator, *, noise=True):
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
     x = torch.from_numpy(table.encode(values, np.float32, n_spare=1)).to(vae.device)
     given = torch.from_numpy(table.parts(values)).to(x)
-    parts, weights = complete(vae, x, given, n_draws, generator, noise=noise)
+    offset = table.offsets(values)
+    offset = None if offset is None else torch.from_numpy(offset).to(x)
+    parts, weights = complete(vae, x, given, n_draws, generator, noise=noise, offset=offset)
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()
 
