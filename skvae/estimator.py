@@ -56,7 +56,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         The column, by name or index, that all counts are in proportion to: the time observed, policy years, the row's total.
         The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [8]_. Cells must be
         positive, and there wherever a row holds a count. The column is itself modelled, as ``"quantile_normal"`` unless
-        `likelihood` names it under ``"normal"``, and drawn before all others. None compares rows by their counts as they are.
+        `likelihood` names it under ``"normal"``, and drawn before the counts. None makes every row's exposure the same.
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level not seen at fit: refuse it, or treat it as missing.
     latent_density : {"prior"}, default="prior"

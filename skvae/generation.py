@@ -51,7 +51,7 @@ def generate_in_order(vae, z, generator=None, given=None, offset=None):
 
 def _offset(layout, parts, known):
     """Offsets of the counts, shape (n,): as `known`, else those of the exposure among the `parts`."""
-    drawn = torch.from_numpy(layout.exposure.offsets_of_parts(parts.double().cpu().numpy())).to(parts)
+    drawn = torch.from_numpy(layout.exposure.offsets_of_parts(parts.cpu().double().numpy())).to(parts)
     return drawn if known is None else torch.where(torch.isnan(known), drawn, known)
 
 

@@ -148,11 +148,11 @@ def test_rows_without_a_count_need_no_exposure(decoder):
     assert vae.sample(20, random_state=0).notna().all().all()
 
 
-def test_the_exposure_is_known_by_index_and_drawn_first():
+def test_the_exposure_is_known_by_index_and_drawn_before_the_counts():
     X = policies()
     vae = quick(exposure=-1, likelihood={"poisson": [1]}).fit(X.to_numpy())
     layout = vae._table.layout_
-    assert [vae._table.parts_[i][1] for i in np.argsort(layout.rank)] == [2, 0, 1]
+    assert [vae._table.parts_[i][1] for i in np.argsort(layout.rank)] == [0, 2, 1]
     assert layout.exposure.column == 2
     np.testing.assert_array_equal(vae.score_samples(X.to_numpy()), quick().fit(X).score_samples(X))
 

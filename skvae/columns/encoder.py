@@ -9,7 +9,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skvae.columns.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column
+from skvae.columns.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column, order_of_columns
 from skvae.columns.marginals import QuantileMap, decode_part, in_units
 
 PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
@@ -176,9 +176,7 @@ class TableEncoder:
             else None
             for column, kind in zip(values.T, self.kinds_, strict=True)
         ]
-        # counts are drawn after their exposure
-        order = sorted(range(values.shape[1]), key=lambda j: j != j_exposure)
-        parts = [part for j in order for part in self._parts_of(j)]
+        parts = [part for j in order_of_columns(self.kinds_, j_exposure) for part in self._parts_of(j)]
         self.parts_ = sorted(
             parts, key=lambda part: PART_KINDS.index(part[0])
         )  # stable: the table's order within a kind

@@ -82,6 +82,15 @@ def exposure_column(exposure, names, levels, asked, likelihood):
     return j
 
 
+def order_of_columns(kinds, exposure):
+    """The columns in the order in which they are drawn: that of the table, but the exposure before the first count."""
+    order = list(range(len(kinds)))
+    counts = [j for j in order if kinds[j] in COUNTS]
+    if exposure is not None and counts and exposure > counts[0]:
+        order.insert(counts[0], order.pop(exposure))
+    return order
+
+
 def check_positive(exposures, label):
     """Raise if an exposure, of shape (n,), is there but not positive."""
     wrong = np.flatnonzero(exposures <= 0)
