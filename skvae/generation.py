@@ -30,11 +30,13 @@ def generate_in_order(vae, z, generator=None, given=None, offset=None):
     layout, likelihood = vae.likelihood.layout, vae.likelihood
     read = _OrderedReader(vae, z) if vae.autoregressive else _FactorizedReader(vae, z)
     blocks = [(block, c) for block in likelihood.blocks for c in range(block.n_columns)]
-    parts, log_prob = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z))
+    parts, log_prob, raised = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z)), None
     for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
         outputs = read.outputs(i)
-        if i < layout.n_counts and layout.exposure is not None:  # its parts come before those of all counts
-            outputs = outputs + _offset(layout, parts, offset)[:, None]
+        if i < layout.n_counts and layout.exposure is not None:
+            # the parts of the exposure are there: they come before all counts
+            raised = _offset(layout, parts, offset) if raised is None else raised
+            outputs = outputs + raised[:, None]
         block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
         part = (block.mean(outputs) if generator is None else block.draw(outputs, generator))[:, 0]
         if given is not None:
