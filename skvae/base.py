@@ -96,6 +96,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
                 levels=self._reader.levels_,
                 boolean=self._reader.boolean_,
                 likelihood=self.likelihood,
+                exposure=self.exposure,
                 sample_weight=weight,
             )
         else:
@@ -106,6 +107,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
                     f"latent_dim={self.latent_dim}, but the model to go on from has {self.module_.latent_dim} latent units. "
                     f"Set latent_dim back, or fit with warm_start=False."
                 )
+        self._table.check_exposure(rows, to_score=True)
         self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
         x = self._tensor(self._table.encode(rows, np.float32, n_spare=1))
         return x, None if weight is None else self._tensor(weight / weight.mean())
@@ -194,7 +196,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
 
     def _describe_divergence(self, x, error):
         layout = self._table.layout_
-        largest = x[:, layout.n_counts : layout.first_known].abs().amax(0)
+        largest = x[:, layout.first_number : layout.first_known].abs().amax(0)
         cause = f"Lower learning_rate_init={self.learning_rate_init}"
         if len(largest):
             label = self._reader.labels_[self._table.parts_[int(largest.argmax())][1]]
@@ -247,10 +249,11 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
             self._densities[name] = LATENT_DENSITIES[name].fit(*self._posteriors, seed=self._seed)
         return self._densities[name]
 
-    def _encode(self, X):
+    def _encode(self, X, *, to_score=False):
         """Encoded rows as a tensor on the model's device, which of their parts are known, and the log-Jacobian."""
         check_is_fitted(self)
         values = self._read(X, reset=False)
+        self._table.check_exposure(values, to_score=to_score)
         x = torch.from_numpy(self._table.encode(values, n_spare=1))
         known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
         return x.to(self.module_.device), known, self._table.log_jacobian(values)

@@ -53,6 +53,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     categorical_features : "from_dtype", array-like of {bool, int, str} or None, default="from_dtype"
         Which columns are categories beside those of a categorical or text dtype: a mask, indices or names. Each level is
         modelled by a logit of its own.
+    exposure : str, int or None, default=None
+        The column, by name or index, that all counts are in proportion to: the time observed, policy years, the row's total.
+        The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [9]_. Cells must be
+        positive, and there wherever a row holds a count. The column is itself modelled, as ``"quantile_normal"`` unless
+        `likelihood` names it under ``"normal"``, and drawn before the counts. None makes every row's exposure the same.
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level not seen at fit: refuse it, or treat it as missing, as `HistGradientBoostingClassifier` does. A
         level that only the dtype of the training column named, and no cell held, counts as not seen.
@@ -98,7 +103,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for tables of at
         least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` names one kind for all columns.
         A factory (or module) makes a factorized decoder, from (n, latent_dim) to the likelihood's parameters: the mean of a
-        ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count.
+        ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean exposure).
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
@@ -149,6 +154,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     .. [6] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
     .. [7] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
     .. [8] White, "Sampling generative networks", arXiv:1609.04468, 2016.
+    .. [9] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
 
     Examples
     --------
@@ -169,6 +175,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "likelihood": [StrOptions({"auto", *KINDS} - {"categorical"}), dict],
         "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+        "exposure": [str, Integral, None],
         "handle_unknown": [StrOptions({"error", "ignore"})],
         "latent_density": [StrOptions({"auto", *LATENT_DENSITIES})],
         "beta": [Interval(Real, 0, None, closed="left")],
@@ -196,6 +203,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         activation="silu",
         likelihood="auto",
         categorical_features="from_dtype",
+        exposure=None,
         handle_unknown="error",
         latent_density="auto",
         beta=1.0,
@@ -219,6 +227,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         self.activation = activation
         self.likelihood = likelihood
         self.categorical_features = categorical_features
+        self.exposure = exposure
         self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta
@@ -503,6 +512,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         if n_draws is not None:
             _check_positive_integer("n_draws", n_draws, or_else="None or ")
         values = self._read(X, reset=False).astype(np.float64)
+        self._table.check_exposure(values, to_score=False)
         generator = _generator(0 if random_state is None and n_draws is None else random_state)
         copies = fill(self.module_, self._table, values, n_draws, generator, self.latent_density_)
         filled = [self._reader.write(copy, like=X) for copy in copies]
@@ -534,7 +544,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         """
         check_is_fitted(self)
         _check_positive_integer("n_draws", n_draws)
-        x, known, log_jacobian = self._encode(X)
+        x, known, log_jacobian = self._encode(X, to_score=True)
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
         module = self._module_for(x)
         draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)

@@ -7,7 +7,7 @@ from skvae.layers import ACTIVATIONS, n_units
 
 
 @torch.no_grad()
-def generate_in_order(vae, z, generator=None, given=None, *, centred=()):
+def generate_in_order(vae, z, generator=None, given=None, offset=None, *, centred=()):
     """`VAE.generate`, part after part and all rows at once, around parts that are given.
 
     Parameters
@@ -17,6 +17,8 @@ def generate_in_order(vae, z, generator=None, given=None, *, centred=()):
     generator : torch.Generator, default=None
     given : tensor of shape (n, n_columns), default=None
         Known parts; NaN where one is to be drawn.
+    offset : tensor of shape (n,), default=None
+        Known offsets of the counts; NaN where the exposure is to be drawn.
     centred : collection of int, default=()
         Parts whose means are taken, even with a generator.
 
@@ -30,9 +32,13 @@ def generate_in_order(vae, z, generator=None, given=None, *, centred=()):
     layout, likelihood = vae.likelihood.layout, vae.likelihood
     read = _OrderedReader(vae, z) if vae.autoregressive else _FactorizedReader(vae, z)
     blocks = [(block, c) for block in likelihood.blocks for c in range(block.n_columns)]
-    parts, log_prob = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z))
+    parts, log_prob, raised = z.new_zeros(len(z), layout.n_columns), z.new_zeros(len(z)), None
     for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
         outputs = read.outputs(i)
+        if i < layout.n_counts and layout.exposure is not None:
+            # the parts of the exposure are there: they come before all counts
+            raised = _offset(layout, parts, offset) if raised is None else raised
+            outputs = outputs + raised[:, None]
         block = blocks[i][0].one(blocks[i][1]).to(z.device, z.dtype)
         part = (block.mean(outputs) if generator is None or i in centred else block.draw(outputs, generator))[:, 0]
         if given is not None:
@@ -45,6 +51,12 @@ def generate_in_order(vae, z, generator=None, given=None, *, centred=()):
         parts[:, i] = part
         read.take(i, parts)
     return parts, log_prob
+
+
+def _offset(layout, parts, known):
+    """Offsets of the counts, shape (n,): as `known`, else those of the exposure among the `parts`."""
+    drawn = torch.from_numpy(layout.exposure.offsets_of_parts(parts.cpu().double().numpy())).to(parts)
+    return drawn if known is None else torch.where(torch.isnan(known), drawn, known)
 
 
 class _FactorizedReader:

@@ -98,7 +98,7 @@ def log_likelihood(vae, x, known, draws, density):
 
 
 @_on_one_thread
-def complete(vae, x, given, n_draws, generator, density, *, noise=True, centred=()):
+def complete(vae, x, given, n_draws, generator, density, *, noise=True, offset=None, centred=()):
     """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
 
     z is drawn half from q(z | x) and half from p(z), which covers what an encoder that met few holes in training misses;
@@ -117,6 +117,8 @@ def complete(vae, x, given, n_draws, generator, density, *, noise=True, centred=
         p(z): see `skvae.latent`.
     noise : bool, default=True
         Whether missing parts are drawn given z; False takes their means or most probable levels.
+    offset : tensor of shape (n,), default=None
+        Offsets of the counts, where there is an exposure; NaN where it is missing.
     centred : collection of int, default=()
         Parts whose means are taken anyway.
 
@@ -135,9 +137,9 @@ def complete(vae, x, given, n_draws, generator, density, *, noise=True, centred=
     log_p = density.log_prob(z)
     log_q = Prior(latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
     log_proposal = torch.logaddexp(log_q + math.log(n_near / n_draws), log_p + math.log1p(-n_near / n_draws))
-    parts, log_prob = generate_in_order(
-        vae, z.flatten(0, 1), generator if noise else None, given.repeat_interleave(n_draws, 0), centred=centred
-    )
+    given, offset = (None if t is None else t.repeat_interleave(n_draws, 0) for t in (given, offset))
+    generator = generator if noise else None
+    parts, log_prob = generate_in_order(vae, z.flatten(0, 1), generator, given, offset, centred=centred)
     log_weights = log_prob.view(n, n_draws) + log_p - log_proposal
     return parts.view(n, n_draws, -1), torch.softmax(log_weights, dim=1)
 
@@ -227,7 +229,10 @@ def _complete_values(vae, table, values, n_draws, generator, density, *, noise=T
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
     x = torch.from_numpy(table.encode(values, np.float32, n_spare=1)).to(vae.device)
     given = torch.from_numpy(table.parts(values)).to(x)
-    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, centred=centred)
+    offset = table.offsets(values)
+    offset = None if offset is None else torch.from_numpy(offset).to(x)
+    how = {"noise": noise, "offset": offset, "centred": centred}
+    parts, weights = complete(vae, x, given, n_draws, generator, density, **how)
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()
 

@@ -458,7 +458,7 @@ class Likelihood(nn.Module):
         where = {i: layout.first_known + k for k, i in enumerate(layout.known)}
         for (kind, n), block in zip(layout.kinds, self.blocks, strict=True):
             counts = kind in ("poisson", "negative_binomial")
-            first = layout.first_level if kind == "categorical" else column + (0 if counts else layout.n_counts)
+            first = layout.first_level if kind == "categorical" else column + (0 if counts else layout.first_number)
             columns = range(column, column + n)
             known = torch.tensor([where.get(i, last) for i in columns]) if any(i in where for i in columns) else None
             places.append((slice(first, first + block.n_cells), slice(output, output + block.n_outputs), known))

@@ -61,15 +61,23 @@ class VAE(nn.Module):
         return isinstance(self.decoder, AutoregressiveMLP)
 
     def decode(self, z, x=None):
-        """Likelihood parameters, shape (..., n, n_outputs); an autoregressive decoder reads the rows `x` beside z."""
+        """Likelihood parameters, shape (..., n, n_outputs), with the offsets of the rows `x` if they are given.
+
+        An autoregressive decoder reads the rows beside z.
+        """
         if self.autoregressive:
-            return self.decoder(z, self.inputs(x))
-        # custom modules are promised a matrix
-        return self.decoder(z) if z.ndim == 2 else self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+            outputs = self.decoder(z, self.inputs(x))
+        else:  # custom modules are promised a matrix
+            outputs = self.decoder(z) if z.ndim == 2 else self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+        layout = self.likelihood.layout
+        if layout.exposure is None or x is None:
+            return outputs
+        counts, others = outputs.tensor_split([layout.n_counts], dim=-1)  # each count reads one output
+        return torch.cat([counts + x[..., layout.offset], others], dim=-1)
 
     def inputs(self, x):
         """The cells of encoded rows that networks read, shape (n, n_inputs)."""
-        return x[..., self.likelihood.layout.n_counts : -1].clamp(-INPUT_MAX, INPUT_MAX)
+        return x[..., self.likelihood.layout.first_number : -1].clamp(-INPUT_MAX, INPUT_MAX)
 
     def forward(self, x):
         """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
@@ -88,7 +96,7 @@ class VAE(nn.Module):
         -------
         parts : tensor of shape (n, n_columns)
         """
-        if self.autoregressive:
+        if self.autoregressive or self.likelihood.layout.exposure is not None:
             return generate_in_order(self, z, generator)[0]
         outputs = self.decode(z)
         return self.likelihood.mean(outputs) if generator is None else self.likelihood.draw(outputs, generator)

@@ -16,7 +16,7 @@ def make_step(vae, x, penalty, adam_state=None):
     """The fastest step that can train `vae` on rows like `x`."""
     built_in = type(vae.encoder) is MLP and type(vae.decoder) in (MLP, AutoregressiveMLP) and x.shape[1] > 1
     built_in &= not (vae.autoregressive and len(vae.decoder.layers) == 1)
-    if built_in and float(x[:, vae.likelihood.layout.n_counts :].abs().max()) <= INPUT_MAX:
+    if built_in and float(x[:, vae.likelihood.layout.first_number :].abs().max()) <= INPUT_MAX:
         return FlatStep(vae, penalty, adam_state)
     return AutogradStep(vae, penalty, adam_state)
 
@@ -263,7 +263,9 @@ class _Workspace:
             )
         self.decoder = _Layers(vae.decoder, weights, weight_grads, n, self.z_mean_grad, bias=self.context is None)
         self.last_weights_t, self.outputs_t, self.z_t = weights[-1].t(), self.outputs.t(), self.z.t()
-        self.first_input = vae.likelihood.layout.n_counts
+        layout = vae.likelihood.layout
+        self.first_input, self.offset = layout.first_number, layout.offset
+        self.count_outputs = None if layout.exposure is None else self.outputs[:, : layout.n_counts]
         self.kl = like.new_zeros(latent_dim, n)
         self.nll = [like.new_zeros(block.n_columns) for block in vae.likelihood.blocks]
         parts = vae.likelihood.places(self.outputs)
@@ -286,6 +288,8 @@ class _Workspace:
 
     def backward_likelihood(self, x, scale, total):
         """Overwrite `outputs` by the gradient of the loss with respect to them."""
+        if self.count_outputs is not None:
+            self.count_outputs += x[:, self.offset]
         for block, outputs, cells, known, grads, nll in self.blocks:
             mask = None if known is None else x.index_select(1, known)
             nll += block.backward_(x[:, cells], outputs, mask, scale, total, grads)

@@ -1,9 +1,22 @@
 """Encoded rows of every kind of column, made by hand, for the tests of what reads them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from skvae.columns.encoder import Layout
+
+
+@dataclass(frozen=True)
+class LinearOffset:
+    """Offsets of the counts that are read from one part."""
+
+    part: int
+
+    def offsets_of_parts(self, parts):
+        return 0.3 + 0.7 * parts[:, self.part]
+
 
 LAYOUTS = {
     "normal": Layout(kinds=(("normal", 5),), rank=(0, 1, 2, 3, 4), gate=(-1,) * 5),
@@ -20,6 +33,15 @@ LAYOUTS = {
     "missing": Layout(kinds=(("normal", 3), ("bernoulli", 2)), known=(0, 2, 4), rank=(4, 0, 2, 1, 3), gate=(-1,) * 5),
     "gated": Layout(
         kinds=(("normal", 2), ("categorical", 1)), n_levels=(3,), known=(1,), rank=(0, 2, 1), gate=(-1, 2, -1)
+    ),
+    "exposure": Layout(
+        kinds=(("poisson", 2), ("negative_binomial", 1), ("normal", 2), ("categorical", 1)),
+        n_levels=(3,),
+        known=(1, 2, 4),
+        rank=(2, 5, 4, 0, 1, 3),
+        gate=(-1,) * 6,
+        count_ranges=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
+        exposure=LinearOffset(3),
     ),
     # the last normal part is the rest beside the spikes of the first categorical one
     "all": Layout(
@@ -67,6 +89,7 @@ def encode(layout, parts):
     kinds = [kind for kind, count in layout.kinds for _ in range(count)]
     rows = []
     for row in parts:
+        offset = [] if layout.exposure is None else np.nan_to_num(layout.exposure.offsets_of_parts(row[None])).tolist()
         counts, numbers, flags, levels = [], [], [], []
         for i, (kind, value) in enumerate(zip(kinds, row, strict=True)):
             there = not np.isnan(value)
@@ -82,5 +105,5 @@ def encode(layout, parts):
             numbers.append(number if there else 0.0)
         for i in layout.known:
             flags.append(float(not np.isnan(row[i])))
-        rows.append([*counts, *numbers, *flags, *levels, 1.0])
+        rows.append([*counts, *offset, *numbers, *flags, *levels, 1.0])
     return np.array(rows)

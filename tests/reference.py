@@ -41,7 +41,8 @@ def parts_of(layout, n_components=0):
     kinds = [kind for kind, n in layout.kinds for _ in range(n)]
     n_counts = sum(kind in ("poisson", "negative_binomial") for kind in kinds)
     n_numbers = sum(kind != "categorical" for kind in kinds)
-    parts, next_level, next_output = [], n_counts + n_numbers + len(layout.known), 0
+    first = n_counts + (layout.exposure is not None)
+    parts, next_level, next_output = [], first + n_numbers + len(layout.known), 0
     for block, (kind, n) in enumerate(layout.kinds):
         first_output = next_output
         for k in range(n):
@@ -52,10 +53,10 @@ def parts_of(layout, n_components=0):
                 part.cells = part.inputs = [next_level + level for level in range(n_levels)]
                 next_level += n_levels
             else:
-                part.cells, part.inputs = [i if i < n_counts else n_counts + i], [n_counts + i]
+                part.cells, part.inputs = [i if i < n_counts else first + i], [first + i]
                 if i in layout.known:
-                    part.flag = n_counts + n_numbers + layout.known.index(i)
-                    part.inputs = [n_counts + i, part.flag]
+                    part.flag = first + n_numbers + layout.known.index(i)
+                    part.inputs = [first + i, part.flag]
             if kind == "normal" and n_components:
                 part.outputs = [
                     [first_output + what * n * n_components + k * n_components + c for c in range(n_components)]
@@ -80,7 +81,9 @@ class SlowVAE(nn.Module):
         self.encoder, self.decoder = _linear_layers(state, "encoder"), _linear_layers(state, "decoder")
         self.n_components, self.latent_dim = vae.likelihood.n_components, vae.latent_dim
         self.parts = parts_of(layout, self.n_components)
-        self.first_input = sum(part.kind in ("poisson", "negative_binomial") for part in self.parts)
+        self.n_counts = sum(part.kind in ("poisson", "negative_binomial") for part in self.parts)
+        self.has_exposure = layout.exposure is not None
+        self.first_input = self.n_counts + self.has_exposure
         self.own = nn.ParameterDict()
         for i, (kind, _) in enumerate(layout.kinds):
             if kind in OWN_PARAMETER and not (kind == "normal" and self.n_components):
@@ -135,8 +138,8 @@ class SlowVAE(nn.Module):
             return self.run(self.decoder, z)
         return self.run(self.decoder, torch.cat([z, x[:, self.first_input : -1]], dim=1), self.masks)
 
-    def density(self, part, outputs):
-        """The distribution of one part, given the outputs of the decoder."""
+    def density(self, part, outputs, offset):
+        """The distribution of one part, given the outputs of the decoder and the log exposures of the rows."""
         if part.kind == "normal" and self.n_components:
             logits, means, log_stds = (outputs[:, o] for o in part.outputs)
             return MixtureSameFamily(Categorical(logits=logits), Normal(means, torch.exp(log_stds)))
@@ -148,15 +151,16 @@ class SlowVAE(nn.Module):
         if part.kind == "bernoulli":
             return Bernoulli(logits=out, validate_args=False)  # fractions are allowed
         if part.kind == "poisson":
-            return Poisson(torch.exp(out), validate_args=False)  # means of counts are no integers
+            return Poisson(torch.exp(offset) * torch.exp(out), validate_args=False)  # means of counts are no integers
         log_r = self.own[str(part.block)][part.number]
-        return NegativeBinomial(torch.exp(log_r), logits=out - log_r, validate_args=False)
+        return NegativeBinomial(torch.exp(log_r), logits=out + offset - log_r, validate_args=False)
 
     def log_probs(self, x, z):
         """log p(part | z, parts before) of each row, shape (n, n_parts); 0 where a part is not there."""
         outputs, columns = self.decode(z, x), []
+        offset = x[:, self.n_counts] if self.has_exposure else torch.zeros(len(x), dtype=x.dtype)
         for part in self.parts:
-            density = self.density(part, outputs)
+            density = self.density(part, outputs, offset)
             if part.kind == "categorical":
                 levels = x[:, part.cells]
                 there = levels.sum(1)

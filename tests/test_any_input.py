@@ -373,6 +373,7 @@ BAD_PARAMETERS = [
     ("hidden_layer_sizes", [(0,), (-3, 4), (2.5,), ("a",), None, 0, 3.5, "wide"]),
     ("activation", ["swish", None, 3]),
     ("likelihood", ["gauss", None, 3, ["normal"]]),
+    ("exposure", [1.5, ["years"], np.nan]),
     ("latent_density", ["posterior", None, 3]),
     ("beta", [-0.1, "much", None, np.nan, np.inf]),
     ("alpha", [-1, "some", None, np.nan, np.inf]),

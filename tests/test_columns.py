@@ -709,14 +709,16 @@ def test_layout_counts_what_an_encoded_row_holds(name):
     assert layout.n_columns == len(kinds) == len(layout.rank) == len(layout.gate)
     assert (layout.n_counts, layout.n_numbers) == (n_counts, n_numbers)
     assert layout.width == len(row) - 1
-    assert layout.first_known == n_counts + n_numbers
+    first = n_counts + (layout.exposure is not None)
+    assert (layout.first_number, layout.offset) == (first, slice(n_counts, first))
+    assert layout.first_known == first + n_numbers
     assert layout.first_level == layout.first_known + len(layout.known) == layout.width - sum(layout.n_levels)
-    assert layout.n_inputs == layout.width - n_counts == len(layout.input_parts)
+    assert layout.n_inputs == layout.width - first == len(layout.input_parts)
     # filling one part of an empty row changes its cells only
     for i in range(len(kinds)):
         parts = np.full((1, len(kinds)), np.nan)
         parts[0, i] = 1
-        changed = encode(layout, parts)[0, n_counts:-1] != row[n_counts:-1]
+        changed = encode(layout, parts)[0, first:-1] != row[first:-1]
         assert set(np.array(layout.input_parts)[changed]) == {i}
 
 

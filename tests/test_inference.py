@@ -184,7 +184,7 @@ def test_bound_is_that_of_the_twin_for_the_same_draws(curved):
 
 
 @pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
-@pytest.mark.parametrize("kinds", ["missing", "gated", "all"])
+@pytest.mark.parametrize("kinds", ["missing", "gated", "exposure", "all"])
 def test_bound_over_known_parts_is_that_of_the_twin(kinds, decoder):
     layout, sizes = LAYOUTS[kinds], {"latent_dim": 2, "hidden_layer_sizes": (7,), "activation": "tanh"}
     module = build_vae(layout, np.full(layout.width, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()

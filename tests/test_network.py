@@ -187,7 +187,7 @@ def test_ordered_decoder_survives_pickling_by_itself(hidden):
 
 # ---------------------------------------------------------------------------------------------- the order among parts
 
-ORDERED = ["normal", "one column", "bernoulli", "categorical", "counts", "missing", "gated", "all"]
+ORDERED = ["normal", "one column", "bernoulli", "categorical", "counts", "missing", "gated", "exposure", "all"]
 
 
 def shaken(kinds, hidden=(12, 9), decoder="autoregressive", latent_dim=2):
@@ -215,7 +215,7 @@ def test_no_output_reads_a_part_of_its_rank_or_later(kinds, hidden):
             by_z, by_row = torch.autograd.grad(outputs[:, o].sum(), [z, inputs], retain_graph=True)
             assert (by_z.abs().sum(0) > 0).all()
             for other in parts:
-                reached = by_row[:, [cell - layout.n_counts for cell in other.inputs]].abs().sum(0)
+                reached = by_row[:, [cell - layout.first_number for cell in other.inputs]].abs().sum(0)
                 if other.rank >= part.rank:
                     assert (reached == 0).all()
                 elif wide:

@@ -9,7 +9,8 @@ from numbers import Integral
 
 import numpy as np
 
-from skvae.columns.marginals import QuantileMap
+from skvae.columns.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column, order_of_columns
+from skvae.columns.marginals import QuantileMap, decode_part, in_units
 
 PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
 """The kinds of part, in the order in which an encoded row groups them."""
@@ -17,7 +18,6 @@ PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorica
 KINDS = (*PART_KINDS, "quantile_normal")
 """The kinds of column."""
 
-COUNTS = ("poisson", "negative_binomial")
 ROWS_FOR_QUANTILES = 1000
 """``likelihood="auto"`` models numbers as ``"quantile_normal"`` from so many rows on, as ``"normal"`` below."""
 
@@ -30,9 +30,11 @@ _MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing ab
 class Layout:
     """Where what stands in an encoded row.
 
-    An encoded row is ``[counts | numbers | known | one-hot levels]``. *Counts* are what count columns are compared with.
-    *Numbers* are normal and bernoulli cells and, standardised, the logarithms of the counts. *Known* are 1 where a cell of
-    a column that had missing cells at fit is there, 0 where it is not. The network reads all but the counts.
+    An encoded row is ``[counts | offset | numbers | known | one-hot levels]``. *Counts* are what count columns are compared
+    with. The *offset*, if there is an exposure, is what the decoder's outputs for all of them are raised by: the logarithm of
+    the row's exposure over the mean one, 0 where it is missing. *Numbers* are normal and bernoulli cells and, standardised,
+    the logarithms of the counts. *Known* are 1 where a cell of a column that had missing cells at fit is there, 0 where it is
+    not. The network reads what stands behind counts and offset.
 
     Attributes
     ----------
@@ -48,6 +50,8 @@ class Layout:
         For each part, the categorical part whose last level says that it is there; -1 if it always is.
     count_ranges : tuple of (float, float)
         Location and scale of the logarithm of one plus the count, of each count part.
+    exposure : Exposure or None
+        What the counts are in proportion to. Its parts have a lower rank than they.
     """
 
     kinds: tuple
@@ -56,6 +60,7 @@ class Layout:
     rank: tuple = ()
     gate: tuple = ()
     count_ranges: tuple = ()
+    exposure: Exposure | None = None
 
     @property
     def n_columns(self):
@@ -69,13 +74,23 @@ class Layout:
 
     @property
     def n_numbers(self):
-        """int : the number of parts that are not categorical; the *numbers* start at `n_counts`."""
+        """int : the number of parts that are not categorical."""
         return self.n_columns - len(self.n_levels)
+
+    @property
+    def offset(self):
+        """slice : where the *offset* stands; an empty one without exposure."""
+        return slice(self.n_counts, self.first_number)
+
+    @property
+    def first_number(self):
+        """int : where the *numbers* start, and what the network reads."""
+        return self.n_counts + (self.exposure is not None)
 
     @property
     def first_known(self):
         """int : where the *known* cells start."""
-        return self.n_counts + self.n_numbers
+        return self.first_number + self.n_numbers
 
     @property
     def first_level(self):
@@ -90,7 +105,7 @@ class Layout:
     @property
     def n_inputs(self):
         """int : how many of its last cells the network reads."""
-        return self.width - self.n_counts
+        return self.width - self.first_number
 
     @property
     def input_parts(self):
@@ -120,7 +135,7 @@ class TableEncoder:
         Where what stands in an encoded row.
     """
 
-    def fit(self, values, *, labels, levels, boolean, names, likelihood="auto", sample_weight=None):
+    def fit(self, values, *, labels, levels, boolean, names, likelihood="auto", exposure=None, sample_weight=None):
         """Learn kinds, locations and scales.
 
         Parameters
@@ -134,6 +149,8 @@ class TableEncoder:
         boolean : ndarray of bool of shape (n_features,)
         likelihood : str or dict of str to columns, default="auto"
             The kind of every column that is not categorical, or of the columns named; the rest of a dict is ``"auto"``.
+        exposure : str or int, default=None
+            The column that the counts are in proportion to, by name or index.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows in the mean and the deviation.
 
@@ -147,6 +164,7 @@ class TableEncoder:
                 f"All {values.size} cells of X are missing (NaN); expected at least one value to learn from."
             )
         asked = _kinds_asked(likelihood, names, levels)
+        j_exposure = exposure_column(exposure, names, levels, asked, likelihood)
         columns = list(zip(values.T, asked, levels, boolean, labels, strict=True))
         self.kinds_ = np.array([_kind(*column) for column in columns], dtype=object)
         weight = np.ones(len(values)) if sample_weight is None else sample_weight
@@ -158,7 +176,7 @@ class TableEncoder:
             else None
             for column, kind in zip(values.T, self.kinds_, strict=True)
         ]
-        parts = [part for j in range(values.shape[1]) for part in self._parts_of(j)]
+        parts = [part for j in order_of_columns(self.kinds_, j_exposure) for part in self._parts_of(j)]
         self.parts_ = sorted(
             parts, key=lambda part: PART_KINDS.index(part[0])
         )  # stable: the table's order within a kind
@@ -185,6 +203,7 @@ class TableEncoder:
             count_ranges=tuple(
                 (float(self.location_[j]), float(self.scale_[j])) for kind, j in self.parts_ if kind in COUNTS
             ),
+            exposure=None if j_exposure is None else self._learn_exposure(values, j_exposure, weight),
         )
         return self
 
@@ -199,6 +218,38 @@ class TableEncoder:
             return [] if self.kinds_[j] == _CONSTANT else [(self.kinds_[j], j)]
         spikes = [("categorical", j)] if self.maps_[j].n_levels_ else []
         return spikes + ([("normal", j)] if self.maps_[j].has_rest_ else [])
+
+    def _learn_exposure(self, values, j, weight):
+        """The `Exposure` in column `j`."""
+        column = values[:, j].astype(np.float64)
+        check_positive(column, self.labels_[j])
+        there = ~np.isnan(column)
+        if not there.any():
+            raise ValueError(f"Column {self.labels_[j]} is the exposure of the counts, but all its cells are missing.")
+        largest = column[there].max()
+        return Exposure(
+            column=j,
+            parts=tuple((i, kind) for i, (kind, owner) in enumerate(self.parts_) if owner == j),
+            location=float(self.location_[j]),
+            scale=float(self.scale_[j]),
+            quantiles=self.maps_[j],
+            smallest=float(column[there].min()),
+            log_mean=float(np.log(largest) + np.log(np.average(column[there] / largest, weights=weight[there]))),
+        )
+
+    def check_exposure(self, values, *, to_score):
+        """Raise if an exposure is not positive or, `to_score` rows, is missing where there is a count."""
+        exposure = self.layout_.exposure
+        if exposure is not None:
+            column, label = values[:, exposure.column], self.labels_[exposure.column]
+            check_positive(column, label)
+            if to_score:
+                check_there(column, values[:, [j for kind, j in self.parts_ if kind in COUNTS]], label)
+
+    def offsets(self, values):
+        """Offsets of the counts, ndarray of shape (n_samples,), NaN where the exposure is missing; None without exposure."""
+        exposure = self.layout_.exposure
+        return None if exposure is None else exposure.offsets(values[:, exposure.column].astype(np.float64))
 
     def log_jacobian(self, values):
         """What decoding adds to a row's log density, ``log p(row) = log p(encoded row) + log_jacobian``, in nats."""
@@ -247,6 +298,8 @@ class TableEncoder:
         """
         encoded = np.zeros((len(values), self.layout_.width + n_spare), dtype=dtype or values.dtype)
         encoded[:, self.layout_.width :] = 1
+        if self.layout_.exposure is not None:
+            encoded[:, self.layout_.offset] = np.nan_to_num(self.offsets(values))[:, None]
         for start in range(0, len(values), _ROWS_AT_ONCE):  # what is made on the way stays in the cache
             rows = slice(start, start + _ROWS_AT_ONCE)
             self._encode_into(encoded[rows], values[rows])
@@ -267,7 +320,7 @@ class TableEncoder:
                 if kind in COUNTS:
                     _check_counts(column, self.labels_[j], kind)
                     encoded[there, i] = column
-                encoded[there, layout.n_counts + i] = self._number(column, j)
+                encoded[there, layout.first_number + i] = self._number(column, j)
             if i in layout.known:
                 encoded[:, layout.first_known + layout.known.index(i)] = there
 
@@ -288,7 +341,7 @@ class TableEncoder:
         if self.maps_[j] is not None:
             return self.maps_[j].score(column)[0]
         raw = np.log1p(column) if self.kinds_[j] in COUNTS else column
-        unit, location, scale = self._in_units(j)
+        unit, location, scale = in_units(self.location_[j], self.scale_[j])
         scaled = (raw / unit - location) / scale
         return self._check_bernoulli(column, scaled, j) if self.kinds_[j] == "bernoulli" else scaled
 
@@ -305,26 +358,12 @@ class TableEncoder:
         values : ndarray of float64 of shape (n_samples, n_features)
         """
         values = np.tile(self.location_, (len(cells), 1))
-        for i, (kind, j) in enumerate(self.parts_):  # a column's normal part comes before its categorical one
-            part, quantiles = cells[:, i], self.maps_[j]
-            if quantiles is not None and kind == "categorical":
-                spike = np.rint(part).astype(int)
-                is_spike = spike < len(quantiles.spikes_)
-                values[is_spike, j] = quantiles.spikes_[spike[is_spike]]
-            elif quantiles is not None:
-                values[:, j] = quantiles.value(part)
-            elif kind in ("normal", "bernoulli"):
-                unit, location, scale = self._in_units(j)
-                largest = np.finfo(np.float64).max / max(unit, 1.0)
-                values[:, j] = np.clip(part * scale + location, -largest, largest) * unit
-            else:
-                values[:, j] = part
+        for i, (kind, j) in enumerate(self.parts_):
+            decode_part(values[:, j], cells[:, i], kind, self.location_[j], self.scale_[j], self.maps_[j])
+        exposure = self.layout_.exposure
+        if exposure is not None:
+            np.maximum(values[:, exposure.column], exposure.smallest, out=values[:, exposure.column])
         return values
-
-    def _in_units(self, j):
-        """A power of two, and location and scale of column `j` in units of it: so that no difference overflows."""
-        unit = 2.0 ** (np.frexp(max(abs(self.location_[j]), self.scale_[j]))[1] - 1)
-        return unit, self.location_[j] / unit, self.scale_[j] / unit
 
     def check_constant(self, values):
         """Raise if a column that was constant when the model was built no longer is: it has no place in the network."""
@@ -339,6 +378,7 @@ class TableEncoder:
     def check_given(self, row):
         """Raise if a row, shape (1, n_features), holds a cell that its column cannot take."""
         self.check_constant(row)
+        self.check_exposure(row, to_score=False)
         for j, quantiles in enumerate(self.maps_):
             if quantiles is not None and not np.isnan(row[0, j]) and not quantiles.holds(row[0, j]):
                 raise ValueError(

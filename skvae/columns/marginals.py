@@ -118,3 +118,28 @@ def _grain(values):
     if len(values) < 2 or np.abs(values).max() >= 2**62:
         return None
     return float(values[0]), float(np.gcd.reduce((values - values[0]).astype(np.int64)))
+
+
+def in_units(location, scale):
+    """A power of two, and location and scale in units of it: so that no difference overflows."""
+    unit = 2.0 ** (np.frexp(max(abs(location), scale))[1] - 1)
+    return unit, location / unit, scale / unit
+
+
+def decode_part(values, part, kind, location, scale, quantiles):
+    """Write a decoded or drawn part into `values`, those of its column, both of shape (n,), in the units of the table.
+
+    A column's normal part comes before its categorical one, which tells where it counts.
+    """
+    if quantiles is not None and kind == "categorical":
+        spike = np.rint(part).astype(int)
+        is_spike = spike < len(quantiles.spikes_)
+        values[is_spike] = quantiles.spikes_[spike[is_spike]]
+    elif quantiles is not None:
+        values[:] = quantiles.value(part)
+    elif kind in ("normal", "bernoulli"):
+        unit, location, scale = in_units(location, scale)
+        largest = np.finfo(np.float64).max / max(unit, 1.0)
+        values[:] = np.clip(part * scale + location, -largest, largest) * unit
+    else:
+        values[:] = part
