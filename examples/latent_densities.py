@@ -61,7 +61,7 @@ for ax, (name, density) in zip(axes.flat, densities.items(), strict=True):
     ax.scatter(*z_mean.T, s=4, color="0.8")
     ax.scatter(*z.T, s=4, color="tab:blue", alpha=0.5)
     ax.set_title(f"{name}\n{density.log_prob(test_z).mean():.2f} nats", fontsize=10)
-    ax.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
+    ax.set(xlim=(-5, 5), ylim=(-5, 5), aspect="equal")
 plt.show()
 
 # %%

@@ -239,7 +239,8 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         if reset:
             self._reader = TableReader()
             return self._reader.fit(X, categorical_features=self.categorical_features)
-        return self._reader.read(X, self.handle_unknown)
+        values = self._reader.read(X, self.handle_unknown)
+        return self._table.without_unknown(values) if self.handle_unknown == "ignore" else values
 
     def _density(self, name):
         """The latent density of this name, fitted when it is first asked for."""

@@ -59,8 +59,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         positive, and there wherever a row holds a count. The column is itself modelled, as ``"quantile_normal"`` unless
         `likelihood` names it under ``"normal"``, and drawn before the counts. None makes every row's exposure the same.
     handle_unknown : {"error", "ignore"}, default="error"
-        What to do with a level not seen at fit: refuse it, or treat it as missing, as `HistGradientBoostingClassifier` does. A
-        level that only the dtype of the training column named, and no cell held, counts as not seen.
+        What to do with a level, or a third value of a two-valued column, not seen at fit: refuse it, or treat it as missing,
+        as `HistGradientBoostingClassifier` does. A level that only the dtype of the training column named, and no cell held,
+        counts as not seen.
     latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
         p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
         ``"prior"`` is N(0, I), which training pulls the posteriors towards but never quite to.

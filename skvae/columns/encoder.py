@@ -168,7 +168,9 @@ class TableEncoder:
         columns = list(zip(values.T, asked, levels, boolean, labels, strict=True))
         self.kinds_ = np.array([_kind(*column) for column in columns], dtype=object)
         weight = np.ones(len(values)) if sample_weight is None else sample_weight
-        ranges = [_range(column, kind, weight) for column, kind in zip(values.T, self.kinds_, strict=True)]
+        two_valued = [kind == "auto" for kind in asked]  # fractions between 0 and 1 only where they were announced
+        columns = zip(values.T, self.kinds_, two_valued, strict=True)
+        ranges = [_range(column, kind, ends, weight) for column, kind, ends in columns]
         self.location_, self.scale_ = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
         self.maps_ = [
             QuantileMap().fit(column[~np.isnan(column)], weight[~np.isnan(column)])
@@ -387,14 +389,24 @@ class TableEncoder:
                     f"{', ...' if len(quantiles.spikes_) > 5 else ''}), but got {row[0, j]:g}."
                 )
 
+    def without_unknown(self, values):
+        """Values with NaN in place of those outside the range of their ``"bernoulli"`` column."""
+        flags = np.flatnonzero(self.kinds_ == "bernoulli")
+        low, scale = self.location_[flags], self.scale_[flags]
+        with np.errstate(invalid="ignore"):
+            outside = np.abs((values[:, flags] - low) / scale - 0.5) > 0.5 + 1e-6
+        values = values.copy()  # they may be the caller's
+        values[:, flags] = np.where(outside, np.nan, values[:, flags])
+        return values
+
     def _check_bernoulli(self, raw, encoded, j):
         outside = (encoded < -1e-6) | (encoded > 1 + 1e-6)
         if outside.any():
             low, high = self.location_[j], self.location_[j] + self.scale_[j]
             raise ValueError(
                 f"Column {self.labels_[j]} is modelled as 'bernoulli' with values from {low:g} to {high:g}, as seen at "
-                f"fit, but got {raw[outside][0]:g}. Fit on rows with every value, or model it as 'normal' with "
-                f"likelihood={{'normal': [{self.labels_[j]}]}}."
+                f"fit, but got {raw[outside][0]:g}. Fit on rows with every value, model it as 'normal' with "
+                f"likelihood={{'normal': [{self.labels_[j]}]}}, or set handle_unknown='ignore' to treat it as missing."
             )
         return np.clip(encoded, 0, 1)
 
@@ -461,7 +473,7 @@ def _check_counts(column, label, kind):
         )
 
 
-def _range(column, kind, sample_weight):
+def _range(column, kind, two_valued, sample_weight):
     """Location and scale of one column of shape (n_samples,), safe from overflow at any magnitude."""
     present = ~np.isnan(column)
     column, weight = column[present].astype(np.float64), sample_weight[present]
@@ -471,7 +483,8 @@ def _range(column, kind, sample_weight):
         return (column[0] if len(column) else np.nan), 1.0
     low, high = column.min(), column.max()
     if kind == "bernoulli":
-        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, (high - low) or 1.0)
+        fractions = low >= 0 and high <= 1 and not (two_valued and low < high)
+        return (0.0, 1.0) if fractions else (low, (high - low) or 1.0)
     if kind in COUNTS:
         column = np.log1p(column)
     unit = np.abs(column).max()
