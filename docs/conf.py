@@ -20,7 +20,7 @@ numpydoc_show_class_members = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"/quickstart",
+    "filename_pattern": r"/(quickstart|latent_densities)",
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,
