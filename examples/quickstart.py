@@ -116,8 +116,8 @@ for name, rival in rivals.items():
 # --------
 # For new rows the diagnosis joins as one more column. It holds two values, so it is modelled as a coin whose bias
 # depends on z, not as a number with Gaussian noise. No scaler this time: the estimator standardises columns by itself.
-# ``sample`` draws z from the prior N(0, I), decodes it, and draws the row from what was decoded. The rows come as a
-# frame, in original units, with the names and dtypes of the training frame.
+# ``sample`` draws z from a density fitted to the latent space, decodes it, and draws the row from what was decoded. The
+# rows come as a frame, in original units, with the names and dtypes of the training frame.
 
 generator = VAEEstimator(**chosen, random_state=0).fit(train)
 new_rows = generator.sample(100, random_state=0)
