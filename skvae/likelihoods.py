@@ -78,7 +78,7 @@ class Kind(nn.Module):
     `backward_` is what `log_prob` is to autograd. Given the `cells` (n, n_cells), the decoder's `outputs` (n, n_outputs),
     which cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (),
     it overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)``, fills `grads` with that of the block's own
-    parameters, by name, and returns the loss by column, (n_columns,).
+    parameters, by name, and adds the loss by column to `nll`, (n_columns,).
     """
 
     def __init__(self, n_columns):
@@ -120,7 +120,7 @@ class Normal(Kind):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
         return normal_log_prob(cells, mean, self.log_std)
 
-    def backward_(self, cells, mean, known, scale, total, grads):
+    def backward_(self, cells, mean, known, scale, total, grads, nll):
         """See `Kind`."""
         log_std = self.log_std.data
         precision = torch.exp(-log_std)
@@ -128,10 +128,11 @@ class Normal(Kind):
         if known is not None:
             r.mul_(known)
             total = scale @ known
-        squares = torch.mv(r.square().t(), scale)
-        torch.sub(total, squares, out=grads["log_std"])
-        r.mul_(precision).mul_(scale[:, None])
-        return squares.mul_(0.5).addcmul_(log_std.add(_HALF_LOG_2PI), total)
+        r_t = r.t()
+        grad = torch.addmv(total, r_t.square(), scale, alpha=-1, out=grads["log_std"])  # total - squares
+        r.mul_(precision)
+        r_t.mul_(scale)
+        nll.sub_(grad, alpha=0.5).addcmul_(log_std.add(_HALF_LOG_2PI + 0.5), total)
 
     def mean(self, mean):
         """Mean of each cell, shape (..., n_columns)."""
@@ -182,7 +183,7 @@ class NormalMixture(Kind):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
         return torch.logsumexp(normal_mixture_terms(cells[..., None], *self._split(outputs)), dim=-1)
 
-    def backward_(self, cells, outputs, known, scale, total, grads):
+    def backward_(self, cells, outputs, known, scale, total, grads, nll):
         """See `Kind`. With r_k a component's share of the density and w_k its weight, minus the log density has the
         derivatives w_k - r_k, r_k (m_k - x) / s_k^2 and r_k (1 - (x - m_k)^2 / s_k^2) by logit, mean and log deviation."""
         logits, means, log_stds = outputs.unflatten(-1, (3, self.n_columns, self.n_components)).unbind(1)
@@ -200,7 +201,7 @@ class NormalMixture(Kind):
         torch.mul(log_weights, row[..., None], out=logits)
         t.mul_(precision).mul_(share)
         torch.sub(share, squares.mul_(share), out=log_stds)
-        return log_prob.sub_(_HALF_LOG_2PI).mul_(row).sum(0).neg_()
+        nll.sub_(log_prob.sub_(_HALF_LOG_2PI).mul_(row).sum(0))
 
     def mean(self, outputs):
         """Mean of each cell, shape (..., n_columns)."""
@@ -234,14 +235,14 @@ class Bernoulli(Kind):
         """Log mass of each cell, shape (..., n_columns), in nats."""
         return bernoulli_log_prob(cells, logits)
 
-    def backward_(self, cells, logits, known, scale, total, grads):
+    def backward_(self, cells, logits, known, scale, total, grads, nll):
         """See `Kind`; the gradient is expected - observed."""
         log_prob = bernoulli_log_prob(cells, logits)
         logits.sigmoid_().sub_(cells).mul_(scale[:, None])
         if known is not None:
             log_prob.mul_(known)
             logits.mul_(known)
-        return torch.mv(log_prob.t(), scale).neg_()
+        nll.addmv_(log_prob.t(), scale, alpha=-1)
 
     def mean(self, logits):
         """Probability of a one, shape (..., n_columns)."""
@@ -294,7 +295,7 @@ class Categorical(Kind):
         """Log mass of each column's level, shape (..., n_columns), in nats; 0 where it is missing."""
         return (cells * self._log_levels(logits)) @ self.member.to(logits.dtype)
 
-    def backward_(self, cells, logits, known, scale, total, grads):
+    def backward_(self, cells, logits, known, scale, total, grads, nll):
         """See `Kind`; the gradient is expected - observed, and nothing where all of a column's cells are 0."""
         member = self.member if self.member.dtype == logits.dtype else self.member.to(logits.dtype)
         logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
@@ -304,7 +305,7 @@ class Categorical(Kind):
         there = cells @ member
         log_sums = torch.mv(torch.log(sums).mul_(there).t(), scale)
         probs.mul_(there.div_(sums).index_select(1, self.column)).sub_(cells).mul_(scale[:, None])
-        return log_sums.sub_(chosen)
+        nll.add_(log_sums).sub_(chosen)
 
     def mean(self, logits):
         """Position of the most probable level of each column, shape (..., n_columns)."""
@@ -330,14 +331,14 @@ class Poisson(Kind):
         """Log mass of each cell, shape (..., n_columns), in nats."""
         return poisson_log_prob(cells, held(log_rate))
 
-    def backward_(self, cells, log_rate, known, scale, total, grads):
+    def backward_(self, cells, log_rate, known, scale, total, grads, nll):
         """See `Kind`; the gradient is expected - observed."""
         log_prob = poisson_log_prob(cells, log_rate.clamp_(-LOGIT_MAX, LOGIT_MAX))
         log_rate.exp_().sub_(cells).mul_(scale[:, None])
         if known is not None:
             log_prob.mul_(known)
             log_rate.mul_(known)
-        return torch.mv(log_prob.t(), scale).neg_()
+        nll.addmv_(log_prob.t(), scale, alpha=-1)
 
     def mean(self, log_rate):
         """Rate of each cell, shape (..., n_columns)."""
@@ -367,7 +368,7 @@ class NegativeBinomial(Kind):
         """Log mass of each cell, shape (..., n_columns), in nats."""
         return negative_binomial_log_prob(cells, held(log_mean), self.log_r)
 
-    def backward_(self, cells, log_mean, known, scale, total, grads):
+    def backward_(self, cells, log_mean, known, scale, total, grads, nll):
         """See `Kind`."""
         log_r = self.log_r.detach()
         r = torch.exp(log_r)
@@ -387,7 +388,7 @@ class NegativeBinomial(Kind):
             by_r.mul_(known)
             log_mean.mul_(known)
         grads["log_r"].copy_(torch.mv(by_r.t(), scale).neg_())
-        return torch.mv(log_prob.t(), scale).neg_()
+        nll.addmv_(log_prob.t(), scale, alpha=-1)
 
     def mean(self, log_mean):
         """Mean of each cell, shape (..., n_columns)."""
