@@ -121,14 +121,14 @@ class FlatStep:
         self.theta, self.grad, self.m, self.v = (
             torch.zeros(n, dtype=first.dtype, device=first.device) for _ in range(4)
         )
-        self.count = torch.zeros((), dtype=torch.float32, device=first.device)
+        self.count, self.one = (torch.full((), n, dtype=torch.float32, device=first.device) for n in (0, 1))
         self.views = {name: self._views(shapes, buffer) for name, buffer in self._buffers().items()}
         self.weights, self.weight_grads = self.views["theta"][0], self.views["grad"][0]
-        by_name = {name: view for (name, _), view in zip(self.own, self.views["grad"][1], strict=True)}
-        self.own_grads = [
-            {name: by_name[f"likelihood.blocks.{i}.{name}"] for name, _ in block.named_parameters()}
-            for i, block in enumerate(vae.likelihood.blocks)
-        ]
+        values, grads = self._named("theta"), self._named("grad")
+        self.block_own = []  # of each block of columns: values and gradients of its own parameters
+        for i, block in enumerate(vae.likelihood.blocks):
+            paths = {name: f"likelihood.blocks.{i}.{name}" for name, _ in block.named_parameters()}
+            self.block_own.append({name: (values[path], grads[path]) for name, path in paths.items()})
         if adam_state:
             self._load(adam_state)
         self._bind()
@@ -143,7 +143,11 @@ class FlatStep:
             masks = self._views(shapes, self.mask)[0][self.n_encoder :]
             for view, layer in zip(masks, vae.decoder.layers, strict=True):
                 view[:, :-1] = layer.mask
-        self.projections = [b.project for b in vae.likelihood.blocks if next(b.parameters(), None) is not None]
+        self.projections = [
+            functools.partial(own[name][0].clamp_, low, high)
+            for block, own in zip(vae.likelihood.blocks, self.block_own, strict=True)
+            for name, (low, high) in block.limits.items()
+        ]
         self.workspaces = {}
 
     def _buffers(self):
@@ -209,7 +213,7 @@ class FlatStep:
             self.grad *= self.mask
         if self.decay is not None:
             self.grad.addcmul_(self.theta, self.decay)
-        self.count += 1
+        self.count += self.one
         torch._fused_adam_(
             [self.theta],
             [self.grad],
@@ -252,7 +256,9 @@ class _Workspace:
         self.z_mean, self.z_logvar = self.head.split(latent_dim)
         self.z_mean_grad, self.z_logvar_grad = self.head_grad.split(latent_dim)
         self.std, self.shift, self.kl_cells, self.kl = (like.new_zeros(latent_dim, n) for _ in range(4))
-        self.zero, self.minus_half = like.new_zeros(()), like.new_full((), -0.5)
+        self.zero, self.half, self.minus_half = (
+            like.new_full((), number) for number in (0, 0.5, -0.5)
+        )  # plain numbers cost a conversion in every call
         # the decoder reads z, then ones, or, if it is autoregressive, the row, which ends in ones
         below = like.new_ones(latent_dim + (len(self.inputs_t) if vae.autoregressive else 1), n)
         self.z, self.context = below[:latent_dim], below[latent_dim:] if vae.autoregressive else None
@@ -266,9 +272,9 @@ class _Workspace:
         )
         self.nll = [like.new_zeros(block.n_columns) for block in likelihood.blocks]
         self.blocks = [
-            (block, self.x[:, cells], out, known, grads, nll)
-            for (block, out, cells, known), grads, nll in zip(
-                likelihood.places(outputs), step.own_grads, self.nll, strict=True
+            (block, self.x[:, cells], out, known, own, nll)
+            for (block, out, cells, known), own, nll in zip(
+                likelihood.places(outputs), step.block_own, self.nll, strict=True
             )
         ]
 
@@ -280,7 +286,7 @@ class _Workspace:
         for call in self.encode:
             call()
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
-        torch.mul(self.z_logvar, 0.5, out=self.std).exp_()
+        torch.mul(self.z_logvar, self.half, out=self.std).exp_()
         torch.mul(self.std, noise, out=self.shift)
         torch.add(self.z_mean, self.shift, out=self.z)
         for call in self.decode:
@@ -288,9 +294,9 @@ class _Workspace:
 
     def backward_likelihood(self, scale, total):
         """Overwrite the decoder's outputs by the gradient of the loss with respect to them."""
-        for block, cells, outputs, known, grads, nll in self.blocks:
+        for block, cells, outputs, known, own, nll in self.blocks:
             mask = None if known is None else self.x.index_select(1, known)
-            block.backward_(cells, outputs, mask, scale, total, grads, nll)
+            block.backward_(cells, outputs, mask, scale, total, own, nll)
 
     def backward(self, scale, beta):
         """Fill the gradients of all weights from that of the decoder's outputs."""
