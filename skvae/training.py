@@ -4,6 +4,7 @@ import contextlib
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from skvae.steps import AutogradStep, make_step
@@ -113,6 +114,7 @@ def train(
         stack.enter_context(_private_rng(vae, generator))
         stack.enter_context(at_most(torch.get_num_threads() if work >= WORK_PER_THREAD else 1))
         stack.enter_context(one_blas_thread())
+        stack.enter_context(np.errstate(all="ignore"))  # an overflow is found in the loss
         stack.enter_context(torch.set_grad_enabled(modes))
         for epoch in range(n_epochs):
             if modes:
