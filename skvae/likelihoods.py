@@ -214,7 +214,7 @@ class NormalMixture(Kind):
     def mean(self, outputs):
         """Mean of each cell, shape (..., n_columns)."""
         logits, means, _ = self._split(outputs)
-        return (torch.softmax(logits, dim=-1) * means).sum(-1)
+        return (torch.exp(_log_shares(logits)) * means).sum(-1)
 
     def draw(self, outputs, generator):
         """One draw of each cell, shape (..., n_columns)."""

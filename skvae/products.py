@@ -14,9 +14,7 @@ LARGE = 2**21
 """Products of so many multiplications, or more, are worth oneDNN's cost per call, and torch's threads."""
 
 _ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-_NUMPY = (
-    "openblas" in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
-)  # what `one_blas_thread` holds
+_OPENBLAS = "openblas" in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]  # as in wheels from PyPI
 
 
 def product(a, b, out):
@@ -36,13 +34,19 @@ def product(a, b, out):
     """
     if not out.is_contiguous() and out.t().is_contiguous():
         a, b, out = b.t(), a.t(), out.t()
-    large = a.shape[0] * a.shape[1] * b.shape[1] >= LARGE
-    if large and _ONEDNN and a.device.type == "cpu" and a.dtype == torch.float32:
-        return functools.partial(_by_onednn, a, b.t(), out)
-    if not large and _NUMPY and a.device.type == "cpu" and out.is_contiguous():
+    on_cpu, large = a.device.type == "cpu", a.shape[0] * a.shape[1] * b.shape[1] >= LARGE
+    if large and _ONEDNN and on_cpu and a.dtype == torch.float32:
+        return functools.partial(_by_onednn, a, b, out)
+    if not large and _OPENBLAS and on_cpu and out.is_contiguous():
         return functools.partial(np.dot, a.numpy(), b.numpy(), out.numpy())
     return functools.partial(torch.mm, a, b, out=out)
 
 
-def _by_onednn(a, b_t, out):
-    out.copy_(torch.ops.mkldnn._linear_pointwise(a, b_t, None, "none", [], ""))
+def _by_onednn(a, b, out):
+    out.copy_(torch.ops.mkldnn._linear_pointwise(_dense(a), _dense(b).t(), None, "none", [], ""))
+
+
+def _dense(matrix):
+    """The matrix, or a copy without gaps in memory: with gaps, oneDNN falls back to loops a thousand times as slow."""
+    dense = matrix.is_contiguous() or matrix.t().is_contiguous()
+    return matrix if dense else matrix.t().contiguous().t()

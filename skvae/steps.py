@@ -256,9 +256,8 @@ class _Workspace:
         self.z_mean, self.z_logvar = self.head.split(latent_dim)
         self.z_mean_grad, self.z_logvar_grad = self.head_grad.split(latent_dim)
         self.std, self.shift, self.kl_cells, self.kl = (like.new_zeros(latent_dim, n) for _ in range(4))
-        self.zero, self.half, self.minus_half = (
-            like.new_full((), number) for number in (0, 0.5, -0.5)
-        )  # plain numbers cost a conversion in every call
+        # tensors, for plain numbers among the operands cost a conversion in every call
+        self.zero, self.half, self.minus_half = (like.new_full((), number) for number in (0, 0.5, -0.5))
         # the decoder reads z, then ones, or, if it is autoregressive, the row, which ends in ones
         below = like.new_ones(latent_dim + (len(self.inputs_t) if vae.autoregressive else 1), n)
         self.z, self.context = below[:latent_dim], below[latent_dim:] if vae.autoregressive else None
@@ -280,7 +279,7 @@ class _Workspace:
 
     def forward(self, x, noise):
         """Fill the decoder's outputs for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
-        self.x.copy_(x)
+        self.x.copy_(x)  # where the products find it
         if self.context is not None:
             self.context.copy_(self.inputs_t)
         for call in self.encode:
