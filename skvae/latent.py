@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
+
+from skvae.threads import one_blas_thread
 
 ROWS = 10_000
 """Posteriors of at most so many training rows are kept and fitted to."""
@@ -182,7 +183,7 @@ def _draws(z_mean, z_std, shares, n_draws, rng):
 def _normal_mixture(z, n_components, rng):
     """A `Mixture` of so many components fitted to points of shape (n, latent_dim)."""
     model = GaussianMixture(n_components, init_params="k-means++", reg_covar=RIDGE, random_state=rng)
-    with warnings.catch_warnings(), threadpool_limits(1):
+    with warnings.catch_warnings(), one_blas_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near its end it is as good
         model.fit(z)
     return Mixture(model.weights_, model.means_, np.linalg.cholesky(model.covariances_))

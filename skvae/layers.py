@@ -38,6 +38,8 @@ def _softplus(x, out=None):
 
 
 def _relu(x, out=None):
+    if out is x:
+        return x.relu_()
     return torch.relu(x) if out is None else torch.clamp_min(x, 0, out=out)
 
 

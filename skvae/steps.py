@@ -4,10 +4,13 @@ Both minimise ``mean(weight * (-log p(x | z) + beta KL)) + penalty / 2 * |weight
 agree to rounding: the readable one defines the fast one.
 """
 
+import functools
+
 import torch
 
 from skvae.layers import ACTIVATIONS, MLP, AutoregressiveMLP
 from skvae.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN
+from skvae.products import product
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -118,14 +121,14 @@ class FlatStep:
         self.theta, self.grad, self.m, self.v = (
             torch.zeros(n, dtype=first.dtype, device=first.device) for _ in range(4)
         )
-        self.count = torch.zeros((), dtype=torch.float32, device=first.device)
+        self.count, self.one = (torch.full((), n, dtype=torch.float32, device=first.device) for n in (0, 1))
         self.views = {name: self._views(shapes, buffer) for name, buffer in self._buffers().items()}
         self.weights, self.weight_grads = self.views["theta"][0], self.views["grad"][0]
-        by_name = {name: view for (name, _), view in zip(self.own, self.views["grad"][1], strict=True)}
-        self.own_grads = [
-            {name: by_name[f"likelihood.blocks.{i}.{name}"] for name, _ in block.named_parameters()}
-            for i, block in enumerate(vae.likelihood.blocks)
-        ]
+        values, grads = self._named("theta"), self._named("grad")
+        self.block_own = []  # of each block of columns: values and gradients of its own parameters
+        for i, block in enumerate(vae.likelihood.blocks):
+            paths = {name: f"likelihood.blocks.{i}.{name}" for name, _ in block.named_parameters()}
+            self.block_own.append({name: (values[path], grads[path]) for name, path in paths.items()})
         if adam_state:
             self._load(adam_state)
         self._bind()
@@ -140,7 +143,11 @@ class FlatStep:
             masks = self._views(shapes, self.mask)[0][self.n_encoder :]
             for view, layer in zip(masks, vae.decoder.layers, strict=True):
                 view[:, :-1] = layer.mask
-        self.projections = [b.project for b in vae.likelihood.blocks if next(b.parameters(), None) is not None]
+        self.projections = [
+            functools.partial(own[name][0].clamp_, low, high)
+            for block, own in zip(vae.likelihood.blocks, self.block_own, strict=True)
+            for name, (low, high) in block.limits.items()
+        ]
         self.workspaces = {}
 
     def _buffers(self):
@@ -199,15 +206,14 @@ class FlatStep:
             self.workspaces[n] = _Workspace(self, n)
         work = self.workspaces[n]
         scale, total = (work.scale, work.total) if weight is None else (weight / n, weight.sum() / n)
-        inputs = x[:, work.first_input :] if work.first_input else x
-        work.forward(inputs, noise)
-        work.backward_likelihood(x, scale, total)
-        work.backward(inputs, scale, beta)
+        work.forward(x, noise)
+        work.backward_likelihood(scale, total)
+        work.backward(scale, beta)
         if self.mask is not None:
             self.grad *= self.mask
         if self.decay is not None:
             self.grad.addcmul_(self.theta, self.decay)
-        self.count += 1
+        self.count += self.one
         torch._fused_adam_(
             [self.theta],
             [self.grad],
@@ -241,74 +247,74 @@ class _Workspace:
 
     def __init__(self, step, n):
         vae, like = step.vae, step.theta
-        latent_dim = vae.latent_dim
-        self.n, self.activation = n, ACTIVATIONS[vae.encoder.activation]
+        latent_dim, likelihood, k = vae.latent_dim, vae.likelihood, step.n_encoder
+        self.n = n
         self.scale, self.total = like.new_full((n,), 1 / n), like.new_ones(())
+        self.x = like.new_empty(n, likelihood.layout.width + 1)
+        self.inputs_t = self.x[:, likelihood.layout.first_number :].t()
         self.head, self.head_grad = like.new_empty(2 * latent_dim, n), like.new_empty(2 * latent_dim, n)
-        self.z_mean, self.z_logvar = self.head.split(latent_dim)
-        self.z_mean_grad, self.z_logvar_grad = self.head_grad.split(latent_dim)
-        self.z = like.new_ones(latent_dim + 1, n)
-        self.z_rows = self.z[:-1]
-        self.std, self.shift, self.kl_cells = (like.new_empty(latent_dim, n) for _ in range(3))
-        self.outputs = like.new_empty(n, vae.likelihood.n_outputs)
-        k = step.n_encoder
-        self.encoder = _Layers(vae.encoder, step.weights[:k], step.weight_grads[:k], n, None)
-        weights, weight_grads = step.weights[k:], step.weight_grads[k:]
-        self.context = None
-        if vae.autoregressive:  # the first layer's weights: what meets z, and what meets the row (and the bias)
-            self.context, weights = weights[0][:, latent_dim:], [weights[0][:, :latent_dim], *weights[1:]]
-            self.context_grad, weight_grads = (
-                weight_grads[0][:, latent_dim:],
-                [weight_grads[0][:, :latent_dim], *weight_grads[1:]],
+        self.z_mean, self.z_logvar = self.head.split([latent_dim] * 2)
+        self.z_mean_grad, self.z_logvar_grad = self.head_grad.split([latent_dim] * 2)
+        self.std, self.shift, self.kl_cells, self.kl = (like.new_zeros(latent_dim, n) for _ in range(4))
+        # tensors, for plain numbers among the operands cost a conversion in every call
+        self.zero, self.half, self.minus_half = (like.new_full((), number) for number in (0, 0.5, -0.5))
+        # the decoder reads z, then ones, or, if it is autoregressive, the row, which ends in ones
+        below = like.new_ones(latent_dim + (len(self.inputs_t) if vae.autoregressive else 1), n)
+        self.z, self.context = below[:latent_dim], below[latent_dim:] if vae.autoregressive else None
+        outputs = like.new_empty(n, likelihood.n_outputs)
+        passes = functools.partial(_passes, ACTIVATIONS[vae.encoder.activation])
+        self.encode, self.encode_back = passes(
+            step.weights[:k], step.weight_grads[:k], self.inputs_t, self.head, self.head_grad
+        )
+        self.decode, self.decode_back = passes(
+            step.weights[k:], step.weight_grads[k:], below, outputs.t(), outputs.t(), self.z_mean_grad
+        )
+        self.nll = [like.new_zeros(block.n_columns) for block in likelihood.blocks]
+        self.blocks = [
+            (block, self.x[:, cells], out, known, own, nll)
+            for (block, out, cells, known), own, nll in zip(
+                likelihood.places(outputs), step.block_own, self.nll, strict=True
             )
-        self.decoder = _Layers(vae.decoder, weights, weight_grads, n, self.z_mean_grad, bias=self.context is None)
-        self.last_weights_t, self.outputs_t, self.z_t = weights[-1].t(), self.outputs.t(), self.z.t()
-        layout = vae.likelihood.layout
-        self.first_input, self.offset = layout.first_number, layout.offset
-        self.count_outputs = None if layout.exposure is None else self.outputs[:, : layout.n_counts]
-        self.kl = like.new_zeros(latent_dim, n)
-        self.nll = [like.new_zeros(block.n_columns) for block in vae.likelihood.blocks]
-        parts = vae.likelihood.places(self.outputs)
-        self.blocks = [(*part, grads, nll) for part, grads, nll in zip(parts, step.own_grads, self.nll, strict=True)]
+        ]
+        layout = likelihood.layout
+        self.count_outputs = None if layout.exposure is None else outputs[:, : layout.n_counts]
+        self.offset = self.x[:, layout.offset]
 
-    def forward(self, inputs, noise):
-        """Fill `outputs` for what the network reads of the rows (n, n_inputs + 1) and the `noise` (latent_dim, n)."""
-        inputs_t = inputs.t()
-        below = self.encoder.forward(self.activation, inputs_t)
-        torch.mm(self.encoder.weights[-1], below, out=self.head)
+    def forward(self, x, noise):
+        """Fill the decoder's outputs for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
+        self.x.copy_(x)  # where the products find it
+        if self.context is not None:
+            self.context.copy_(self.inputs_t)
+        for call in self.encode:
+            call()
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
-        torch.mul(self.z_logvar, 0.5, out=self.std).exp_()
+        torch.mul(self.z_logvar, self.half, out=self.std).exp_()
         torch.mul(self.std, noise, out=self.shift)
-        torch.add(self.z_mean, self.shift, out=self.z_rows)
-        if self.context is None:
-            below = self.decoder.forward(self.activation, self.z)
-        else:
-            below = self.decoder.forward(self.activation, self.z_rows, self.context, inputs_t)
-        torch.mm(below.t(), self.last_weights_t, out=self.outputs)
+        torch.add(self.z_mean, self.shift, out=self.z)
+        for call in self.decode:
+            call()
 
-    def backward_likelihood(self, x, scale, total):
-        """Overwrite `outputs` by the gradient of the loss with respect to them."""
+    def backward_likelihood(self, scale, total):
+        """Overwrite the decoder's outputs by the gradient of the loss with respect to them."""
         if self.count_outputs is not None:
-            self.count_outputs += x[:, self.offset]
-        for block, outputs, cells, known, grads, nll in self.blocks:
-            mask = None if known is None else x.index_select(1, known)
-            nll += block.backward_(x[:, cells], outputs, mask, scale, total, grads)
+            self.count_outputs += self.offset
+        for block, cells, outputs, known, own, nll in self.blocks:
+            mask = None if known is None else self.x.index_select(1, known)
+            block.backward_(cells, outputs, mask, scale, total, own, nll)
 
-    def backward(self, inputs, scale, beta):
+    def backward(self, scale, beta):
         """Fill the gradients of all weights from that of the decoder's outputs."""
-        if self.context is None:
-            self.decoder.backward(self.activation, self.outputs_t, self.z_t)
-        else:
-            below = self.decoder.backward(self.activation, self.outputs_t, self.z_rows.t())
-            torch.mm(below, inputs, out=self.context_grad)
-        # z = z_mean + z_std * noise, and KL = (z_mean^2 + z_std^2 - 1 - z_logvar) / 2
-        torch.mul(self.z_mean_grad, self.shift, out=self.z_logvar_grad)
-        variance = torch.mul(self.std, self.std, out=self.std).sub_(1)  # less one, that is
-        kl = torch.sub(variance, self.z_logvar, out=self.kl_cells).addcmul_(self.z_mean, self.z_mean)
-        self.kl.addcmul_(kl, scale)
-        self.z_logvar_grad.addcmul_(variance, scale, value=beta).mul_(0.5)
-        self.z_mean_grad.addcmul_(self.z_mean, scale, value=beta)
-        self.encoder.backward(self.activation, self.head_grad, inputs)
+        for call in self.decode_back:
+            call()
+        # z = z_mean + shift, shift = z_std * noise, and KL = (z_mean^2 + z_std^2 - 1 - z_logvar) / 2, whose derivatives by
+        # z_mean and z_logvar, z_mean and (z_std^2 - 1) / 2, come to stand side by side in `head`
+        torch.addcmul(self.zero, self.z_mean_grad, self.shift, value=0.5, out=self.z_logvar_grad)
+        minus_kl = torch.addcmul(self.z_logvar, self.z_mean, self.z_mean, value=-1, out=self.kl_cells)
+        slope = torch.addcmul(self.minus_half, self.std, self.std, value=0.5, out=self.z_logvar)
+        self.kl.addcmul_(minus_kl.sub_(slope, alpha=2), scale, value=-1)
+        self.head_grad.addcmul_(self.head, scale, value=beta)
+        for call in self.encode_back:
+            call()
 
     def pop_totals(self):
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
@@ -318,48 +324,39 @@ class _Workspace:
         return totals
 
 
-class _Layers:
-    """The layers of one network: weights, activations and gradients for `n` rows, and the passes through them."""
+def _passes(activation, weights, weight_grads, inputs, outputs, outputs_grad, inputs_grad=None):
+    """The passes through the layers of one network, up and down, as two lists of calls without arguments.
 
-    def __init__(self, mlp, weights, weight_grads, n, input_grad, bias=True):
-        like, widths = weights[0], mlp.sizes[1:-1]
-        self.weights = weights
-        acts = [like.new_ones(width + 1, n) for width in widths]
-        # relu and its like may overwrite what they read; others need their input for the derivative
-        in_place = ACTIVATIONS[mlp.activation].derivative_from == "output"
-        pre = [act[:-1] if in_place else like.new_empty(len(act) - 1, n) for act in acts]
-        self.up = [(w, p, act[:-1], act) for w, p, act in zip(weights, pre, acts, strict=False)]
-        # from the last layer to the first: its gradient, its inputs transposed, its weights without the bias, transposed,
-        # the gradient below it, and what the derivative of the activation below it is told from
-        grads = [input_grad, *(like.new_empty(width, n) for width in widths)]
-        inputs_t = [None, *(act.t() for act in acts)]
-        back = [w[:, :-1].t() if bias or i else w.t() for i, w in enumerate(weights)]
-        self.down = list(zip(weight_grads, inputs_t, back, grads, [None, *pre], strict=True))[::-1]
-
-    def forward(self, activation, below, context=None, context_inputs=None):
-        """Activations of the last hidden layer, with their row of ones; `below` (n_inputs + 1, n) if there is none.
-
-        The weights `context` carry `context_inputs` (n_context, n) to the first layer, beside `below`.
-        """
-        for weight, pre, act, with_ones in self.up:
-            torch.mm(weight, below, out=pre)
-            if context is not None:
-                pre.addmm_(context, context_inputs)
-                context = None
-            activation.forward(pre, out=act)
-            below = with_ones
-        return below
-
-    def backward(self, activation, grad, inputs_t):
-        """Fill the weight gradients, and that of the inputs if it is wanted, from the outputs' `grad` (n_outputs, n).
-
-        Returns the gradient at the first layer's sums.
-        """
-        for weight_grad, below_t, back, grad_below, saved in self.down:
-            first = grad
-            torch.mm(grad, inputs_t if below_t is None else below_t, out=weight_grad)
-            if grad_below is not None:
-                grad = torch.mm(back, grad, out=grad_below)
-            if saved is not None:
-                activation.backward(grad, saved)
-        return first
+    Parameters
+    ----------
+    activation : Activation
+    weights, weight_grads : list of tensor of shape (n_out, n_in + 1)
+    inputs : tensor of shape (n_inputs + 1, n)
+        With a last row of ones.
+    outputs, outputs_grad : tensor of shape (n_outputs, n)
+        What the way up fills and the way down starts from; they may be the same.
+    inputs_grad : tensor of shape (k, n), default=None
+        What the way down fills by the gradient at the first `k` inputs, if it is wanted.
+    """
+    n = inputs.shape[1]
+    acts = [inputs.new_ones(len(w) + 1, n) for w in weights[:-1]]
+    outs = [act[:-1] for act in acts]
+    # relu and its like may overwrite what they read; others need their input for the derivative
+    in_place = activation.derivative_from == "output"
+    sums = outs if in_place else [torch.empty_like(out) for out in outs]
+    grads = [torch.empty_like(out) for out in outs]
+    belows, up, down = [inputs, *acts], [], []
+    for w, below, at, out in zip(weights, belows, [*sums, outputs], [*outs, None], strict=True):
+        up.append(product(w, below, at))
+        if out is not None:
+            up.append(functools.partial(activation.forward, at, out=out))
+    layers = zip(
+        weights, weight_grads, belows, [*grads, outputs_grad], [inputs_grad, *grads], [None, *sums], strict=True
+    )
+    for w, w_grad, below, grad, grad_below, saved in reversed(list(layers)):
+        down.append(product(grad, below.t(), w_grad))
+        if grad_below is not None:
+            down.append(product(w[:, : len(grad_below)].t(), grad, grad_below))
+        if saved is not None:
+            down.append(functools.partial(activation.backward, grad_below, saved))
+    return up, down

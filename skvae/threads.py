@@ -1,8 +1,10 @@
-"""How many threads torch uses, for a while."""
+"""How many threads torch and numpy use, for a while."""
 
 import contextlib
+import functools
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 
 @contextlib.contextmanager
@@ -14,3 +16,13 @@ def at_most(n_threads):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_blas_thread():
+    """A context in which numpy's products use one thread: theirs are small, and must not depend on a setting."""
+    return _openblas().limit(limits=1)
+
+
+@functools.cache
+def _openblas():
+    return ThreadpoolController().select(internal_api="openblas")  # finding it takes milliseconds

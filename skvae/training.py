@@ -4,10 +4,11 @@ import contextlib
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from skvae.steps import AutogradStep, make_step
-from skvae.threads import at_most
+from skvae.threads import at_most, one_blas_thread
 
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
 
@@ -112,6 +113,8 @@ def train(
         stack.callback(step.release)  # the module's parameters are its own again, whatever happens
         stack.enter_context(_private_rng(vae, generator))
         stack.enter_context(at_most(torch.get_num_threads() if work >= WORK_PER_THREAD else 1))
+        stack.enter_context(one_blas_thread())
+        stack.enter_context(np.errstate(all="ignore"))  # an overflow is found in the loss
         stack.enter_context(torch.set_grad_enabled(modes))
         for epoch in range(n_epochs):
             if modes:

@@ -159,10 +159,13 @@ def test_hand_written_gradient_is_that_of_autograd(kind, weighted, holes):
     expected = torch.autograd.grad(loss.sum(), [outputs, *b.parameters()])
     gradient = outputs.detach().clone()
     grads = {name: torch.full_like(p, torch.nan) for name, p in b.named_parameters()}
+    own = {name: (p, grads[name]) for name, p in b.named_parameters()}
     # categories tell a missing cell from their own zeros
     mask = None if kind == "categorical" else known
-    by_column = b.backward_(x.clone(), gradient, mask, scale, scale.sum(), grads)
-    torch.testing.assert_close(by_column.detach(), loss.detach(), rtol=1e-11, atol=1e-12)
+    nll = torch.arange(4, dtype=torch.float64)
+    with torch.no_grad():
+        b.backward_(x.clone(), gradient, mask, scale, scale.sum(), own, nll)
+    torch.testing.assert_close(nll - torch.arange(4), loss.detach(), rtol=1e-11, atol=1e-12)
     for got, want in zip([gradient, *grads.values()], expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
@@ -171,9 +174,11 @@ def test_hand_written_gradient_is_that_of_autograd(kind, weighted, holes):
 def test_hand_written_gradient_leaves_the_rows_as_they_are(kind):
     b, x = block(kind), cells(kind, values(kind, 5))
     before, scale = x.clone(), torch.full((5,), 0.2, dtype=torch.float64)
-    grads = {name: torch.empty_like(p) for name, p in b.named_parameters()}
+    own = {name: (p, torch.empty_like(p)) for name, p in b.named_parameters()}
     known = torch.ones(5, 4, dtype=torch.float64)
-    b.backward_(x, torch.zeros(5, b.n_outputs, dtype=torch.float64), known, scale, scale.sum(), grads)
+    outputs, nll = torch.zeros(5, b.n_outputs, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    with torch.no_grad():
+        b.backward_(x, outputs, known, scale, scale.sum(), own, nll)
     assert torch.equal(x, before)
     assert torch.equal(known, torch.ones_like(known))
     assert torch.equal(scale, torch.full_like(scale, 0.2))
@@ -278,8 +283,11 @@ def test_blocks_stay_finite_at_absurd_outputs_and_lead_back(kind, size):
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(b.mean(outputs)).all()
     by_hand, scale = outputs.detach().clone(), torch.ones(4)
-    grads = {name: torch.empty_like(p) for name, p in b.named_parameters()}
-    assert torch.isfinite(b.backward_(x, by_hand, None, scale, scale.sum(), grads)).all()
+    own = {name: (p, torch.empty_like(p)) for name, p in b.named_parameters()}
+    nll = torch.zeros(4)
+    with torch.no_grad():
+        b.backward_(x, by_hand, None, scale, scale.sum(), own, nll)
+    assert torch.isfinite(nll).all()
     if kind != "mixture" or size < 100:  # components equally far away: rounding decides which one counts
         torch.testing.assert_close(by_hand, -gradient, rtol=1e-3, atol=1e-3)
 

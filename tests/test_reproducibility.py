@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skvae import VAEEstimator
 
@@ -142,7 +143,13 @@ for name, vae in pickle.load(open({str(tmp_path / "fitted.pickle")!r}, "rb")).it
     assert bits(vae) == bits(quick(**MODELS[name]).fit(X)), name
     print(name, hash(bits(vae)))
 """
-    env = {**os.environ, "OMP_NUM_THREADS": n_threads, "MKL_NUM_THREADS": n_threads, "PYTHONHASHSEED": "0"}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": n_threads,
+        "MKL_NUM_THREADS": n_threads,
+        "OPENBLAS_NUM_THREADS": n_threads,
+        "PYTHONHASHSEED": "0",
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(models)
@@ -162,9 +169,15 @@ def test_the_number_of_threads_changes_no_bit_of_a_fit(n_threads, threads):
 
 @pytest.fixture
 def threads():
-    """Sets the number of torch's threads; the former number is put back at the end."""
+    """Sets the number of torch's threads and of numpy's; the former numbers are put back at the end."""
+
+    def set_both(n_threads):
+        torch.set_num_threads(n_threads)
+        threadpool_limits(n_threads, user_api="blas")
+
     before = torch.get_num_threads()
-    yield torch.set_num_threads
+    with threadpool_limits(user_api="blas"):
+        yield set_both
     torch.set_num_threads(before)
 
 
@@ -179,6 +192,7 @@ def other_states():
 def settings():
     return {
         "threads": torch.get_num_threads(),
+        "BLAS threads": [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"],
         "interop threads": torch.get_num_interop_threads(),
         "dtype": torch.get_default_dtype(),
         "grad": torch.is_grad_enabled(),

@@ -1,11 +1,15 @@
 """The floor: the matrix products of a training step alone, forward and backward, into buffers made once.
 
-Activations are stored row by row or unit by row: whichever layout is the faster in a trial beforehand.
+By `torch.mm`, or, with the argument ``numpy``, by `numpy.dot`. Activations are stored row by row or unit by unit: whichever
+layout is the faster in a trial beforehand.
 """
 
+import sys
 import time
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import torch
 from worker import layer_sizes, serve
 
@@ -25,11 +29,17 @@ def products(sizes, n, input_needs_gradient, by_unit):
     return triples
 
 
-def seconds(triples, repeats):
+def call(a, b, out):
+    if "numpy" in sys.argv:
+        return partial(np.dot, a.numpy(), b.numpy(), out.numpy())
+    return partial(torch.mm, a, b, out=out)
+
+
+def seconds(calls, repeats):
     begin = time.perf_counter()
     for _ in range(repeats):
-        for a, b, out in triples:
-            torch.mm(a, b, out=out)
+        for multiply in calls:
+            multiply()
     return time.perf_counter() - begin
 
 
@@ -37,13 +47,17 @@ def prepare(job, x):
     torch.set_num_threads(job["threads"])
     encoder, decoder = layer_sizes(job)
     layouts = [
-        products(encoder, job["batch"], False, by_unit) + products(decoder, job["batch"], True, by_unit)
+        [
+            call(*triple)
+            for triple in products(encoder, job["batch"], False, by_unit)
+            + products(decoder, job["batch"], True, by_unit)
+        ]
         for by_unit in (False, True)
     ]
     n_steps = job["rows"] // job["batch"]
-    for triples in layouts:
-        seconds(triples, 3)
-    trial = [min(seconds(triples, n_steps) for _ in range(5)) for triples in layouts]
+    for calls in layouts:
+        seconds(calls, 3)
+    trial = [min(seconds(calls, n_steps) for _ in range(5)) for calls in layouts]
     faster = layouts[trial[1] < trial[0]]
 
     def fit(tick):
