@@ -65,8 +65,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
         p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
         ``"prior"`` is N(0, I), which training pulls the posteriors towards but never quite to.
-        ``"aggregated_posterior"`` is the mean of the training rows' posteriors q(z | x_i) (of 10,000 rows, evenly chosen, if
-        there are more), ``"gaussian"`` the normal of its mean and covariance, ``"mixture"`` a mixture of up to 20 normals
+        ``"aggregated_posterior"`` is the mean of the training rows' posteriors q(z | x_i) (of 20,000 rows, evenly chosen, if
+        there are more), ``"gaussian"`` the normal of its mean and covariance, ``"mixture"`` a mixture of up to 40 normals
         fitted to it, as many as suit rows left out. ``"auto"`` is ``"mixture"``, but ``"prior"`` for linear networks, where it
         is exact.
     beta : float, default=1.0
@@ -129,8 +129,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     best_validation_score_ : float or None
         The largest of them, which the parameters kept belong to.
     kl_per_unit_ : ndarray of shape (latent_dim,)
-        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (the first 10,000 of an evenly
-        spaced choice).
+        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (of at most 20,000, evenly
+        spaced).
     active_units_ : int
         Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
     latent_density_ : object

@@ -11,13 +11,11 @@ from sklearn.mixture import GaussianMixture
 
 from skvae.threads import one_blas_thread
 
-ROWS = 10_000
+ROWS = 20_000
 """Posteriors of at most so many training rows are kept and fitted to."""
 
-N_COMPONENTS = (1, 2, 5, 10, 20)
-"""Sizes that a mixture may have."""
-
-ROWS_PER_COMPONENT = 20
+MAX_COMPONENTS, ROWS_PER_COMPONENT = 40, 50
+"""A mixture has at most so many components, and one for each so many rows."""
 
 RIDGE = 1e-4
 """Added to the variances of mixtures and Gaussians; those of the prior are 1."""
@@ -116,19 +114,23 @@ class Mixture:
     def fit(cls, z_mean, z_std, weight=None, seed=0):
         """By expectation maximisation on draws from the posteriors, `GaussianMixture` in scikit-learn.
 
-        Of the sizes `N_COMPONENTS`, the one is taken whose density is highest on the posteriors of a fifth of the rows,
-        left out. Fewer than 20 rows have a `Gaussian`.
+        Of the largest size that the rows allow, its half, its quarter and 1, the largest is taken whose density, on the
+        posteriors of a fifth of the rows, left out, is not lower than the best by more than a standard error: too few
+        components lose rare kinds of row, which a mean density hardly shows. Fewer than 100 rows have a `Gaussian`.
         """
         n, rng = len(z_mean), np.random.RandomState(seed)
-        sizes = [k for k in N_COMPONENTS if k * ROWS_PER_COMPONENT <= n]
-        if n < 2 or not sizes:
+        largest = min(MAX_COMPONENTS, n // ROWS_PER_COMPONENT)
+        if largest < 2:
             return Gaussian.fit(z_mean, z_std, weight)
         order, shares = rng.permutation(n), _shares(z_mean, weight)
         parts = (order[: n // 5], order[n // 5 :])
         left_out, z = (_draws(z_mean[part], z_std[part], shares[part], ROWS * len(part) // n, rng) for part in parts)
-        fits = [_normal_mixture(z, k, rng) for k in sizes]
-        scores = [float(fit.log_prob(torch.from_numpy(left_out)).mean()) for fit in fits]
-        return _normal_mixture(np.concatenate([z, left_out]), sizes[int(np.argmax(scores))], rng)
+        sizes = sorted({1, largest // 4, largest // 2, largest} - {0})
+        scores = torch.stack([_normal_mixture(z, k, rng).log_prob(torch.from_numpy(left_out)) for k in sizes])
+        behind = scores[scores.mean(1).argmax()] - scores
+        error = behind.std(1) / min(len(left_out), len(parts[0])) ** 0.5
+        n_components = max(k for k, ties in zip(sizes, behind.mean(1) <= error, strict=True) if ties)
+        return _normal_mixture(np.concatenate([z, left_out]), n_components, rng)
 
     def sample(self, n_samples, generator, dtype=torch.float32):
         """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""

@@ -190,15 +190,17 @@ def test_a_gaussian_is_scipys():
     np.testing.assert_allclose(density.log_prob(torch.from_numpy(points)).numpy(), expected, atol=0.01)
 
 
-def test_a_mixture_has_as_many_components_as_the_rows_left_out_want():
+def test_a_mixture_has_enough_components_for_the_clumps_and_few_for_few_rows():
     rng = np.random.default_rng(0)
     corners = 4.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0]])
     fit = LATENT_DENSITIES["mixture"].fit
     clumps = corners[rng.integers(5, size=3000)]
-    assert len(fit(clumps, np.full(clumps.shape, 0.3)).weights) == 5
-    one = rng.normal(size=(200, 2))
-    assert len(fit(one, np.full(one.shape, 0.1)).weights) <= 2
-    assert len(fit(one[:3], np.full((3, 2), 0.5)).weights) == 1
+    density = fit(clumps, np.full(clumps.shape, 0.3))
+    assert 5 <= len(density.weights) <= 40
+    exact = np.log(0.2) + stats.norm(0, 0.3).logpdf(0) * 2
+    np.testing.assert_allclose(density.log_prob(torch.from_numpy(corners)).numpy(), exact, atol=0.4)
+    assert len(fit(clumps[:149], np.full((149, 2), 0.3)).weights) <= 2
+    assert len(fit(clumps[:99], np.full((99, 2), 0.3)).weights) == 1
 
 
 @pytest.mark.parametrize("name", LATENT_DENSITIES)
