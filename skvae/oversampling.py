@@ -1,13 +1,13 @@
-"""Samplers for imbalanced-learn that draw new rows with a VAE. Imported by name only: it needs imbalanced-learn.
+"""Samplers for imbalanced-learn: new rows between rows that a VAE finds alike.
 
-Both models are joint, of the table and its target y: y is one more column of the table that the VAE is fitted to.
+Imported by name only, as it needs imbalanced-learn. The VAE is fitted to the joint table: X, and the target as one more
+column.
 """
 
 from numbers import Integral, Real
 
 import narwhals.stable.v2 as nw
 import numpy as np
-import torch
 from imblearn.base import BaseSampler
 from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_sampling_strategy, check_target_type
@@ -21,22 +21,19 @@ from sklearn.utils.validation import validate_data
 from skvae.columns import as_table
 from skvae.columns.tables import as_frame
 from skvae.estimator import VAEEstimator
-from skvae.generation import generate_in_order
-from skvae.inference import ROWS_PER_CHUNK, generate
-
-CANDIDATES = 5
-"""Candidates drawn for each new row of a class; those that the model takes for the class most readily are kept."""
 
 DISCRETE = ("categorical", "bernoulli")
-"""Kinds whose cells are copied or redrawn, never averaged."""
+"""Kinds of column whose cells are taken from one row or another, never averaged."""
+
+COUNTS = ("poisson", "negative_binomial")
 
 
 class VAEOverSampler(BaseOverSampler):
-    """Over-sampling of classes by a variational autoencoder.
+    """Over-sampling of classes in the latent space of a variational autoencoder.
 
-    One VAE is fitted to all rows, their class being one more column, so that a class of few rows borrows from the rest what
-    the table looks like. New rows of a class lie *between* rows of the class, as in SMOTE [1]_, but on the manifold that the
-    VAE has learnt: latent points are interpolated, and each row keeps its own noise.
+    One VAE is fitted to all rows, their class being one more column. It says which rows of a class are alike: a class of
+    twenty rows borrows from all others what the table's columns have to do with each other. New rows lie between rows that
+    are neighbours there.
 
     Parameters
     ----------
@@ -65,21 +62,24 @@ class VAEOverSampler(BaseOverSampler):
     See Also
     --------
     VAEAugmenter : Adds rows of all classes, or for regression.
-    imblearn.over_sampling.SMOTE : Interpolates the rows themselves.
+    imblearn.over_sampling.SMOTE : Neighbours by the distance of the rows themselves; numbers only.
 
     Notes
     -----
-    Let z_i be the mean of q(z | x_i) and D(z, e) the row that the decoder gives at z with noise e. For a row i, a partner j
-    among its nearest and w uniform on [0, 1], the new row lies at ``z = (1 - w) z_i + w z_j`` and is
+    Let z_i be the mean of q(z | x_i, y_i). For a row i of the class, each as often as any other, and a partner j drawn from
+    its `n_neighbors` nearest rows of the class by the distance of z_i and z_j, a new row is
 
-    ``x = (1 - w) (x_i + D(z, e) - D(z_i, e)) + w (x_j + D(z, e) - D(z_j, e))``
+    ``x = (1 - w) x_i + w x_j``, w uniform on [0, 1],
 
-    Each row moves as the model's row moves when z changes and its noise stays. Where the decoder is linear this is SMOTE. Flags
-    and categories are taken from one of the two, or change where D does. Five times as many candidates as needed are made,
-    and resampled by the probability p(class | z) that the decoder gives them.
+    the interpolation of SMOTE [1]_ along another neighbourhood. Categories and two-valued columns are not averaged: such a
+    cell is that of row j with probability w, that of row i otherwise. Cells of integer columns are rounded. A class of a
+    single row is repeated.
 
-    A new row has missing cells where row i has: an imputer further down the pipeline treats old and new rows alike, and the
-    holes do not tell which rows are new. Cells stay within the range of their column.
+    A new row has missing cells where row i has: an imputer further down a pipeline then treats old and new rows alike, and
+    holes do not tell which rows are new.
+
+    The rows that the decoder draws at new z were tried first. With tens of rows of a class they spread too far, and they are
+    the worse training rows; the figures are on the page on choices.
 
     References
     ----------
@@ -139,10 +139,9 @@ class VAEOverSampler(BaseOverSampler):
         rng = check_random_state(self.random_state)
         joint = JointModel(self.vae, X, codes, is_class=True, rng=rng)
         self.vae_ = joint.vae
-        drawn = [joint.nothing()]
-        for label, n in self.sampling_strategy_.items():
-            code = int(np.flatnonzero(classes == label)[0])
-            drawn.append(joint.draw(n, np.flatnonzero(codes == code), self.n_neighbors, rng, code))
+        wanted = [(n, np.flatnonzero(classes[codes] == label)) for label, n in self.sampling_strategy_.items()]
+        drawn = [joint.draw(n, rows, self.n_neighbors, rng) for n, rows in wanted]
+        drawn = drawn or [joint.draw(0, np.arange(len(y)), self.n_neighbors, rng)]
         return tuple(np.concatenate(parts) for parts in zip(*drawn, strict=True))
 
     def _check_X_y(self, X, y):
@@ -157,8 +156,8 @@ class VAEAugmenter(BaseSampler):
     """Augmentation by new rows, for classification and for regression.
 
     One VAE models X and y jointly, y being one more column: a category if it holds classes, a number otherwise. New rows lie
-    between neighbouring rows, as `VAEOverSampler` says; for classification both are of one class, whose share stays what it
-    was, for regression y moves with the rest of the row.
+    between rows that are neighbours in its latent space, as `VAEOverSampler` says. Classes keep their shares, and both rows
+    are of one class; a y that is a number is interpolated like the numbers of X, with the same w.
 
     Parameters
     ----------
@@ -266,9 +265,9 @@ class VAEAugmenter(BaseSampler):
         n = int(self.n_samples) if isinstance(self.n_samples, Integral) else max(1, round(self.n_samples * len(y)))
         if not is_class:
             return joint.draw(n, np.arange(len(y)), self.n_neighbors, rng)
-        counts = np.bincount(column[_spread(np.arange(len(y)), n, rng)], minlength=column.max() + 1)
+        counts = np.bincount(column[spread(np.arange(len(y)), n, rng)])
         drawn = [
-            joint.draw(count, np.flatnonzero(column == code), self.n_neighbors, rng, code)
+            joint.draw(count, np.flatnonzero(column == code), self.n_neighbors, rng)
             for code, count in enumerate(counts)
         ]
         return tuple(np.concatenate(parts) for parts in zip(*drawn, strict=True))
@@ -310,23 +309,18 @@ class JointModel:
 
     def __init__(self, prototype, table, target, *, is_class, rng):
         joint, name = _join(table, target)
-        self.vae = _default_vae() if prototype is None else clone(prototype)
+        self.vae = default_vae() if prototype is None else clone(prototype)
         self.vae.set_params(random_state=int(rng.randint(np.iinfo(np.int32).max)))
         if is_class:
-            categories = _with_column(self.vae.categorical_features, name, joint.shape[1] - 1)
+            categories = _with_column(self.vae.categorical_features, name)
             self.vae.set_params(categorical_features=categories)
         self.vae.fit(joint)
         self.values = self.vae._read(joint, reset=False).astype(np.float64)
-        self.z_mean = self.vae.posterior(joint)[0].astype(np.float32)
-        kinds = self.vae._table.kinds_
-        self.discrete = np.isin(kinds, DISCRETE)
-        self.counts = np.isin(kinds, ("poisson", "negative_binomial"))
+        self.z_mean = self.vae.transform(joint)
+        self._discrete = np.isin(self.vae._table.kinds_, DISCRETE)
+        self._counts = np.isin(self.vae._table.kinds_, COUNTS)
 
-    def nothing(self):
-        """What `draw` returns for no rows."""
-        return np.empty((0, self.values.shape[1])), np.empty(0, dtype=int)
-
-    def draw(self, n, rows, n_neighbors, rng, code=None):
+    def draw(self, n, rows, n_neighbors, rng):
         """New rows between some of the table's.
 
         Parameters
@@ -334,11 +328,9 @@ class JointModel:
         n : int
             How many.
         rows : ndarray of int
-            Positions of the rows between which they shall lie.
+            Positions, in order, of the rows between which they shall lie.
         n_neighbors : int
         rng : RandomState
-        code : int, default=None
-            The class that they shall have: candidates are resampled by its probability.
 
         Returns
         -------
@@ -346,56 +338,24 @@ class JointModel:
         first : ndarray of int of shape (n,)
             Position of the row that each stems from.
         """
-        if not n:
-            return self.nothing()
-        first = _spread(rows, n if code is None else CANDIDATES * n, rng)
-        second = _partners(self.z_mean, rows, first, n_neighbors, rng)
-        weight = rng.uniform(size=(len(first), 1)).astype(np.float32)
-        z = (1 - weight) * self.z_mean[first] + weight * self.z_mean[second]
-        if code is not None:
-            kept = _resample(np.exp(self.log_prob_of_class(z, code)), n, rng)
-            first, second, weight, z = first[kept], second[kept], weight[kept], z[kept]
-        seed = int(rng.randint(np.iinfo(np.int32).max))
-        cells = self.cells(z, seed)
-        ends = [self._moved(row, cells, seed) for row in (first, second)]
-        values = _between(*ends, weight, self.discrete, rng)
-        values[:, self.counts] = np.rint(values[:, self.counts])
-        lowest, highest = (ufunc.reduce(self.values, axis=0) for ufunc in (np.fmin, np.fmax))  # NaN is passed over
-        return np.clip(values, lowest, highest), first
-
-    def cells(self, z, seed):
-        """Values drawn from p(x | z), shape (n, n_features + 1); one seed is one noise."""
-        z = torch.from_numpy(z).to(self.vae.module_.device)
-        parts = generate(self.vae.module_, z, torch.Generator().manual_seed(seed))
-        return self.vae._table.decode(parts.double().cpu().numpy())
-
-    def _moved(self, rows, cells, seed):
-        """Rows as they would be at the z of `cells`, which were drawn with `seed`, their own noise kept."""
-        own, before = self.values[rows], self.cells(self.z_mean[rows], seed)
-        return np.where(self.discrete, np.where(cells == before, own, cells), own + (cells - before))
-
-    def log_prob_of_class(self, z, code):
-        """Log probability of a class at z, shape (n,), in nats."""
-        layout = self.vae._table.layout_
-        given = torch.full((len(z), layout.n_columns), torch.nan)
-        given[:, self.vae._table.parts_.index(("categorical", self.values.shape[1] - 1))] = code
-        given = given.to(self.vae.module_.device)
-        z = torch.from_numpy(z).to(given)
-        chunks = zip(z.split(ROWS_PER_CHUNK), given.split(ROWS_PER_CHUNK), strict=True)
-        log_probs = [generate_in_order(self.vae.module_, *chunk, None, cells)[1] for *chunk, cells in chunks]
-        return torch.cat(log_probs).cpu().numpy()
+        first = spread(rows, n, rng)
+        second = partners(self.z_mean, rows, first, n_neighbors, rng)
+        values = between(self.values[first], self.values[second], self._discrete, rng)
+        values[:, self._counts] = np.rint(values[:, self._counts])
+        return values, first
 
 
-def _default_vae():
+def default_vae():
+    """The prototype that stands for ``vae=None``."""
     return VAEEstimator(hidden_layer_sizes=(64,), likelihood="normal", decoder="factorized")
 
 
-def _spread(rows, n, rng):
+def spread(rows, n, rng):
     """`n` of the rows, each as often as any other, plus or minus one; ndarray of int of shape (n,)."""
     return np.concatenate([np.tile(rows, n // len(rows)), rng.choice(rows, n % len(rows), replace=False)])
 
 
-def _partners(points, rows, first, n_neighbors, rng):
+def partners(points, rows, first, n_neighbors, rng):
     """For each of the rows `first` one of its nearest among `rows`; itself if there is no other."""
     k = min(n_neighbors, len(rows) - 1)
     if not k:
@@ -405,20 +365,27 @@ def _partners(points, rows, first, n_neighbors, rng):
     return rows[nearest[place, rng.randint(k, size=len(first))]]
 
 
-def _resample(weights, n, rng):
-    """Positions drawn by `weights` systematically (Kitagawa, 1996), ndarray of int of shape (n,)."""
-    total = np.cumsum(weights, dtype=np.float64)
-    return np.searchsorted(total, (rng.uniform() + np.arange(n)) / n * total[-1]).clip(max=len(weights) - 1)
+def between(a, b, discrete, rng):
+    """Rows somewhere between those of `a` and those of `b`.
 
+    Parameters
+    ----------
+    a, b : ndarray of shape (n, n_columns)
+        NaN where a cell is missing.
+    discrete : ndarray of bool of shape (n_columns,)
+        The columns whose cells are taken from one of the two rather than averaged.
+    rng : RandomState
 
-def _between(a, b, weight, discrete, rng):
-    """Cells at the share `weight`, shape (n, 1), of the way from `a` to `b`: averaged, or taken from one of the two.
-
-    A cell that `a` lacks stays missing; one that only `b` lacks is a's.
+    Returns
+    -------
+    values : ndarray of shape (n, n_columns)
+        ``(1 - w) a + w b`` with one w uniform on [0, 1] for each row; discrete cells are b's with probability w. What `a`
+        lacks stays missing, what only `b` lacks is a's.
     """
     b = np.where(np.isnan(b), a, b)
-    chosen = np.where(rng.uniform(size=a.shape) < weight, b, a)
-    return np.where(discrete, chosen, (1 - weight) * a + weight * b)
+    weight = rng.uniform(size=(len(a), 1))
+    chosen = np.where((rng.uniform(size=a.shape) < weight) & ~np.isnan(a), b, a)
+    return np.where(discrete, chosen, a + weight * (b - a))
 
 
 # ----------------------------------------------------------------------------------------------------------- containers
@@ -466,7 +433,7 @@ def _join(table, target):
     return frame.with_columns(column).to_native(), name
 
 
-def _with_column(categorical_features, name, index):
+def _with_column(categorical_features, name):
     """`categorical_features` of a table to which a categorical last column was added."""
     if categorical_features is None or isinstance(categorical_features, str):
         return [name]

@@ -34,7 +34,6 @@ MAY_IMPORT = {
     "training": {"likelihoods", "network", "steps", "threads"},
     "base": {"columns", "inference", "latent", "network", "training"},
     "estimator": {"base", "columns", "inference", "latent", "layers"},
-    "oversampling": {"columns", "estimator", "generation", "inference"},
     "__init__": {"estimator", "persistence"},
 }
 TORCH_ONLY = ["generation", "layers", "likelihoods", "network", "steps", "threads", "training"]
