@@ -111,20 +111,20 @@ def resampled(method, X, y, seed):
         From rows as they are to encoded ones.
     X, y : ndarray
     notes : dict
-        The seconds it took, and under ``"failed"`` why the rows were left as they are, if they were.
+        The processor seconds it took, and under ``"failed"`` why the rows were left as they are, if they were.
     """
     encode = encoder().fit(X).transform
     if method == "none":
         return encode, encode(X), y, {"seconds": 0.0}
     raw = method in RAW_METHODS
     oversampler, known = sampler(method, int(np.bincount(y).min()), seed), X if raw else encode(X)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         rows, labels = oversampler.fit_resample(known, y)
     except (ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
-        return encode, encode(X), y, {"seconds": time.perf_counter() - start, "failed": reason}
-    notes = {"seconds": time.perf_counter() - start}
+        return encode, encode(X), y, {"seconds": time.process_time() - start, "failed": reason}
+    notes = {"seconds": time.process_time() - start}
     return encode, encode(rows) if raw else rows, np.asarray(labels), notes
 
 
@@ -301,7 +301,7 @@ def print_ranks(records):
     once = frame[frame["classifier"] == names[0]]
     seconds = once.groupby("method", sort=False)["seconds"].agg(["mean", "max"]).round(3)
     seconds["left as they are"] = once.get("failed", pd.Series(index=once.index)).notna().groupby(once["method"]).sum()
-    print("seconds per resampling and folds left as they are\n" + seconds.to_string(), end="\n\n")
+    print("processor seconds per resampling and folds left as they are\n" + seconds.to_string(), end="\n\n")
 
 
 def print_sweep(records):
@@ -331,12 +331,12 @@ def page(keel, sweep):
     seconds = frame[frame["classifier"] == names[0]].groupby("method")["seconds"]
     width = critical_difference(len(methods), n_tables)
     text = (
-        f"## Augmentation\n\n{machine()} One thread, with other work on the machine.\n\n"
+        f"## Augmentation\n\n{machine()} One thread.\n\n"
         f"Resampling of {n_tables} imbalanced KEEL sets, {n_folds} stratified folds each (twofold, repeated), scores averaged "
         f"over the folds of a set and ranked among the methods (1 is best); mean ranks over the sets, and Friedman's p. Two "
         f"methods whose ranks differ by less than {width:.2f} do not differ at 5 % by Nemenyi's test. `vae` is "
-        f"`VAEOverSampler(random_state=...)`; one call took it {seconds.mean()['vae']:.1f} s on average, "
-        f"{seconds.max()['vae']:.1f} s at most.\n\n"
+        f"`VAEOverSampler(random_state=...)`; one call took it {seconds.mean()['vae']:.1f} s of processor "
+        f"time on average, {seconds.max()['vae']:.1f} s at most.\n\n"
         + markdown(["mean rank", "classifier", *methods, "p"], rows)
         + "\n\nMean scores over all of them:\n\n"
         + markdown(["", *methods], scores)
