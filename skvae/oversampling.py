@@ -412,12 +412,9 @@ def _table_tags(tags):
 
 def _dense(X):
     """A pandas frame with its sparse columns made dense; anything else as it is."""
-    sparse = {name: dtype.subtype for name, dtype in _dtypes(X) if type(dtype).__name__ == "SparseDtype"}
+    dtypes = X.dtypes.items() if hasattr(X, "iloc") else ()
+    sparse = {name: dtype.subtype for name, dtype in dtypes if type(dtype).__name__ == "SparseDtype"}
     return X.astype(sparse) if sparse else X
-
-
-def _dtypes(X):
-    return X.dtypes.items() if hasattr(X, "dtypes") and hasattr(X, "iloc") else ()
 
 
 def _join(table, target):
@@ -469,11 +466,9 @@ def _stack(old, new):
         return old + (new if isinstance(new, list) else new.tolist())
     native = nw.from_native(old, allow_series=True, pass_through=True)
     if native is old:
-        old = np.asarray(old)
-        new = np.asarray(new)
-        return np.concatenate(
-            [old, (np.rint(new) if old.dtype.kind in "iub" and new.dtype.kind == "f" else new).astype(old.dtype)]
-        )
+        old, new = np.asarray(old), np.asarray(new)
+        rounded = np.rint(new) if old.dtype.kind in "iub" and new.dtype.kind == "f" else new
+        return np.concatenate([old, rounded.astype(old.dtype)])
     library = nw.get_native_namespace(native)
     if hasattr(old, "iloc"):
         dtypes = old.dtypes if isinstance(native, nw.Series) else dict(old.dtypes)
