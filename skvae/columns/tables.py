@@ -312,7 +312,7 @@ def _write_frame(columns, template):
         return frame
     if library.__name__ == "polars":
         series = [
-            library.Series(name, column).cast(dtype)
+            library.Series(name, column.tolist() if column.dtype == object else column).cast(dtype)
             for name, column, dtype in zip(template.columns, columns, template.dtypes, strict=True)
         ]
         return library.DataFrame(series)

@@ -6,6 +6,7 @@ after no resampling, `RandomOverSampler`, `SMOTE`, `BorderlineSMOTE`, `ADASYN` a
 balanced accuracy and F1 of the rarer class. Scores are averaged over the folds of a table, then ranked among the
 methods (1 is best). Printed are mean ranks over the tables with Friedman's test; ``--figure`` draws critical
 differences (Nemenyi's, 5 %; Demsar, 2006). ``--sweep`` adds the scores for 10 to 1,000 minority rows of larger tables.
+``--page`` writes the figures into docs/benchmarks.md, ``--read`` takes them from earlier runs' ``--output``.
 
 Numbers are standardised and categories one-hot encoded by the training fold. SMOTE and its kin resample the encoded
 rows, `VAEOverSampler` the rows as they are. A sampler that cannot work on a fold (too few neighbours) leaves it as it
@@ -17,11 +18,13 @@ import json
 import time
 import warnings
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tables
 from bench_tables import print_rows
+from bench_training import machine, markdown, write_section
 from joblib import Parallel, delayed
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -36,6 +39,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 METRICS = ("average_precision", "balanced_accuracy", "f1")
+CLASSIFIERS = ("logistic", "tree", "neighbours", "boosted")
 SWEEP_TABLES = ("adult", "default_credit", "online_shoppers", "magic")
 SWEEP_SIZES = (10, 30, 100, 300, 1000)
 
@@ -43,14 +47,14 @@ SWEEP_SIZES = (10, 30, 100, 300, 1000)
 # -------------------------------------------------------------------------------------------------------------- methods
 
 
-def classifiers(seed):
-    """The classifiers, fresh, by name."""
+def classifier(name, seed):
+    """A fresh classifier."""
     return {
-        "logistic": LogisticRegression(max_iter=1000),
-        "tree": DecisionTreeClassifier(random_state=seed),
-        "neighbours": KNeighborsClassifier(),
-        "boosted": HistGradientBoostingClassifier(random_state=seed),
-    }
+        "logistic": lambda: LogisticRegression(max_iter=1000),
+        "tree": lambda: DecisionTreeClassifier(random_state=seed),
+        "neighbours": lambda: KNeighborsClassifier(),
+        "boosted": lambda: HistGradientBoostingClassifier(random_state=seed),
+    }[name]()
 
 
 def sampler(method, n_minority, seed):
@@ -107,24 +111,24 @@ def resampled(method, X, y, seed):
         From rows as they are to encoded ones.
     X, y : ndarray
     notes : dict
-        The seconds it took, and under ``"failed"`` why the rows were left as they are, if they were.
+        The processor seconds it took, and under ``"failed"`` why the rows were left as they are, if they were.
     """
     encode = encoder().fit(X).transform
     if method == "none":
         return encode, encode(X), y, {"seconds": 0.0}
     raw = method in RAW_METHODS
     oversampler, known = sampler(method, int(np.bincount(y).min()), seed), X if raw else encode(X)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         rows, labels = oversampler.fit_resample(known, y)
     except (ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
-        return encode, encode(X), y, {"seconds": time.perf_counter() - start, "failed": reason}
-    notes = {"seconds": time.perf_counter() - start}
+        return encode, encode(X), y, {"seconds": time.process_time() - start, "failed": reason}
+    notes = {"seconds": time.process_time() - start}
     return encode, encode(rows) if raw else rows, np.asarray(labels), notes
 
 
-def fold_records(X, y, X_test, y_test, methods, seed):
+def fold_records(X, y, X_test, y_test, methods, classifiers, seed):
     """A record of the scores for each method and classifier; 1 is the minority."""
     records = []
     for method in methods:
@@ -132,11 +136,11 @@ def fold_records(X, y, X_test, y_test, methods, seed):
             warnings.simplefilter("ignore")
             encode, rows, labels, notes = resampled(method, X, y, seed)
         encoded_test = encode(X_test)
-        for name, classifier in classifiers(seed).items():
-            classifier.fit(rows, labels)
-            predicted = classifier.predict(encoded_test)
+        for name in classifiers:
+            fitted = classifier(name, seed).fit(rows, labels)
+            predicted = fitted.predict(encoded_test)
             scores = {
-                "average_precision": average_precision_score(y_test, classifier.predict_proba(encoded_test)[:, 1]),
+                "average_precision": average_precision_score(y_test, fitted.predict_proba(encoded_test)[:, 1]),
                 "balanced_accuracy": balanced_accuracy_score(y_test, predicted),
                 "f1": f1_score(y_test, predicted, zero_division=0),
             }
@@ -144,27 +148,27 @@ def fold_records(X, y, X_test, y_test, methods, seed):
     return records
 
 
-def keel_fold(name, X, y, fold, train, test, methods):
+def keel_fold(name, X, y, fold, train, test, methods, classifiers):
     """`fold_records` of one fold of a set, labelled."""
     parts = X.iloc[train].reset_index(drop=True), y[train], X.iloc[test].reset_index(drop=True), y[test]
     label = {"part": "keel", "table": name, "fold": fold}
-    return [label | record for record in fold_records(*parts, methods, fold)]
+    return [label | record for record in fold_records(*parts, methods, classifiers, fold)]
 
 
-def keel_jobs(names, folds, methods):
+def keel_jobs(names, folds, methods, classifiers):
     """The delayed folds of the sets."""
     n_repeats, n_splits = folds
     for name, (X, y) in tables.load_keel().items():
         if names is None or name in names:
             splitter = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=0)
             for fold, (train, test) in enumerate(splitter.split(X, y)):
-                yield delayed(keel_fold)(name, X, y, fold, train, test, methods)
+                yield delayed(keel_fold)(name, X, y, fold, train, test, methods, classifiers)
 
 
 # ---------------------------------------------------------------------------------------------------------------- sweep
 
 
-def sweep_fold(name, n_minority, seed, methods, n_majority=3000, n_test=5000):
+def sweep_fold(name, n_minority, seed, methods, classifiers, n_majority=3000, n_test=5000):
     """`fold_records` for few minority rows among many others, tested on rows with the table's own shares."""
     table = tables.load_table(name)
     rng = np.random.default_rng(seed)
@@ -176,7 +180,7 @@ def sweep_fold(name, n_minority, seed, methods, n_majority=3000, n_test=5000):
     X, X_test = (f.drop(columns=table.target) for f in (table.train.iloc[rows], table.test.iloc[test]))
     label = {"part": "sweep", "table": name, "minority_rows": n_minority, "fold": seed}
     parts = X.reset_index(drop=True), y[rows], X_test.reset_index(drop=True), y_test[test]
-    return [label | record for record in fold_records(*parts, methods, seed)]
+    return [label | record for record in fold_records(*parts, methods, classifiers, seed)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- ranks
@@ -297,7 +301,7 @@ def print_ranks(records):
     once = frame[frame["classifier"] == names[0]]
     seconds = once.groupby("method", sort=False)["seconds"].agg(["mean", "max"]).round(3)
     seconds["left as they are"] = once.get("failed", pd.Series(index=once.index)).notna().groupby(once["method"]).sum()
-    print("seconds per resampling and folds left as they are\n" + seconds.to_string(), end="\n\n")
+    print("processor seconds per resampling and folds left as they are\n" + seconds.to_string(), end="\n\n")
 
 
 def print_sweep(records):
@@ -309,10 +313,61 @@ def print_sweep(records):
         print(by_size.round(4).to_string(), end="\n\n")
 
 
+def page(keel, sweep):
+    """The section of docs/benchmarks.md."""
+    methods = list(dict.fromkeys(r["method"] for r in keel))
+    names = list(dict.fromkeys(r["classifier"] for r in keel))
+    n_folds, n_tables = (len({r[key] for r in keel}) for key in ("fold", "table"))
+    rows = []
+    for metric, name in product(METRICS, [*names, None]):
+        ranks_, p, _ = mean_ranks(keel, metric, name)
+        label = metric.replace("_", " ") if name == names[0] else ""
+        best = min(f"{ranks_[m]:.2f}" for m in methods)
+        cells = [f"{ranks_[m]:.2f}" for m in methods]
+        rows.append([label, name or "all", *[f"**{c}**" if c == best else c for c in cells], f"{p:.0e}"])
+    frame = pd.DataFrame(keel)
+    means = frame.groupby("method", sort=False)[list(METRICS)].mean()
+    scores = [[metric.replace("_", " "), *[f"{means.loc[m, metric]:.3f}" for m in methods]] for metric in METRICS]
+    seconds = frame[frame["classifier"] == names[0]].groupby("method")["seconds"]
+    width = critical_difference(len(methods), n_tables)
+    text = (
+        f"## Augmentation\n\n{machine()} One thread.\n\n"
+        f"Resampling of {n_tables} imbalanced KEEL sets, {n_folds} stratified folds each (twofold, repeated), scores averaged "
+        f"over the folds of a set and ranked among the methods (1 is best); mean ranks over the sets, and Friedman's p. Two "
+        f"methods whose ranks differ by less than {width:.2f} do not differ at 5 % by Nemenyi's test. `vae` is "
+        f"`VAEOverSampler(random_state=...)`; one call took it {seconds.mean()['vae']:.1f} s of processor "
+        f"time on average, {seconds.max()['vae']:.1f} s at most.\n\n"
+        + markdown(["mean rank", "classifier", *methods, "p"], rows)
+        + "\n\nMean scores over all of them:\n\n"
+        + markdown(["", *methods], scores)
+    )
+    if sweep:
+        text += "\n\n" + sweep_text(sweep)
+    return text
+
+
+def sweep_text(sweep):
+    """Mean scores by the number of minority rows, in Markdown."""
+    frame, names = pd.DataFrame(sweep), list(dict.fromkeys(r["table"] for r in sweep))
+    n_seeds = frame["fold"].nunique()
+    methods = list(dict.fromkeys(frame["method"]))
+    rows = []
+    for metric in METRICS:
+        means = frame.pivot_table(index="minority_rows", columns="method", values=metric).sort_index()
+        for i, (size, line) in enumerate(means.iterrows()):
+            rows.append(["" if i else metric.replace("_", " "), f"{size:,}", *[f"{line[m]:.3f}" for m in methods]])
+    return (
+        f"The number of minority rows, beside 3,000 of the other class, from {' and '.join(names)}; tested on 5,000 rows "
+        f"with the table's own shares; mean over the tables, the classifiers and {n_seeds} seeds.\n\n"
+        + markdown(["mean score", "minority rows", *methods], rows)
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="*", default=None, help="KEEL sets (default: all of index.csv)")
     parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
+    parser.add_argument("--classifiers", nargs="*", default=CLASSIFIERS, choices=CLASSIFIERS)
     parser.add_argument("--folds", default="5x2", help="repeats x folds")
     parser.add_argument("--skip-keel", action="store_true")
     parser.add_argument("--sweep", action="store_true", help="also vary the number of minority rows")
@@ -322,14 +377,17 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--figure", default=None, help="file for the critical-difference picture")
     parser.add_argument("--output", default=None, help="file the JSON lines are appended to")
+    parser.add_argument("--read", nargs="*", default=[], help="files of JSON lines to add to what is run")
+    parser.add_argument("--page", action="store_true", help="write the figures into docs/benchmarks.md")
     arguments = parser.parse_args()
     methods = available(arguments.methods)
     folds = tuple(int(part) for part in arguments.folds.split("x"))
-    jobs = [] if arguments.skip_keel else list(keel_jobs(arguments.tables, folds, methods))
+    contest = methods, arguments.classifiers
+    jobs = [] if arguments.skip_keel else list(keel_jobs(arguments.tables, folds, *contest))
     if arguments.sweep:
         settings = product(arguments.sweep_tables, arguments.sweep_sizes, arguments.seeds)
-        jobs += [delayed(sweep_fold)(*setting, methods) for setting in settings]
-    records = []
+        jobs += [delayed(sweep_fold)(*setting, *contest) for setting in settings]
+    records = [json.loads(line) for path in arguments.read for line in Path(path).read_text().splitlines()]
     for i, fold in enumerate(Parallel(n_jobs=arguments.jobs, return_as="generator")(jobs)):
         records += fold
         print(f"{i + 1}/{len(jobs)} {fold[0]['table']}", flush=True)
@@ -343,6 +401,8 @@ def main():
             draw_critical_differences(keel, arguments.figure)
     if sweep:
         print_sweep(sweep)
+    if arguments.page:
+        write_section("augmentation", page(keel, sweep))
 
 
 if __name__ == "__main__":
