@@ -137,8 +137,8 @@ class VAEOverSampler(BaseOverSampler):
         """Values of the new rows, shape (n_new, n_features + 1), and the row of X that each stems from."""
         classes, codes = np.unique(y, return_inverse=True)
         rng = check_random_state(self.random_state)
-        joint = JointModel(self.vae, X, codes, is_class=True, rng=rng)
-        self.vae_ = joint.vae
+        self.vae_, table = fit_joint(self.vae or default_vae(), X, codes, is_class=True, rng=rng)
+        joint = RowsBetween(self.vae_, table)
         wanted = [(n, np.flatnonzero(classes[codes] == label)) for label, n in self.sampling_strategy_.items()]
         drawn = [joint.draw(n, rows, self.n_neighbors, rng) for n, rows in wanted]
         drawn = drawn or [joint.draw(0, np.arange(len(y)), self.n_neighbors, rng)]
@@ -155,21 +155,19 @@ class VAEOverSampler(BaseOverSampler):
 class VAEAugmenter(BaseSampler):
     """Augmentation by new rows, for classification and for regression.
 
-    One VAE models X and y jointly, y being one more column: a category if it holds classes, a number otherwise. New rows lie
-    between rows that are neighbours in its latent space, as `VAEOverSampler` says. Classes keep their shares, and both rows
-    are of one class; a y that is a number is interpolated like the numbers of X, with the same w.
+    One VAE models X and y jointly, y being one more column: a category if it holds classes, a number otherwise. Rows and
+    their y are then drawn from it, as by `VAEEstimator.sample`. Classes keep their shares, on average; `VAEOverSampler`
+    changes them.
 
     Parameters
     ----------
     n_samples : int or float, default=1.0
         Number of rows to add: an int is a count, a float a share of the rows there are.
     vae : VAEEstimator, default=None
-        Prototype of the model, as in `VAEOverSampler`.
+        Prototype of the model; it is cloned, and gets a seed drawn from `random_state`. None is ``VAEEstimator()``.
     target : {"auto", "class", "number"}, default="auto"
         What y holds. ``"auto"`` takes floats that are not all whole for numbers, everything else for classes: say ``"number"``
         for counts and other whole numbers.
-    n_neighbors : int, default=5
-        A row's partner is one of so many nearest rows, by the distance of their latent means.
     random_state : int, RandomState instance or None, default=None
         Seed of the fit and of the draws.
 
@@ -185,6 +183,10 @@ class VAEAugmenter(BaseSampler):
     See Also
     --------
     VAEOverSampler : Adds rows to the rarer classes.
+
+    Notes
+    -----
+    New rows have no missing cells. Whether more rows help depends on the learner and the table: see the page on choices.
 
     Examples
     --------
@@ -203,15 +205,13 @@ class VAEAugmenter(BaseSampler):
         "n_samples": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, None, closed="neither")],
         "vae": [VAEEstimator, None],
         "target": [StrOptions({"auto", "class", "number"})],
-        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, n_samples=1.0, *, vae=None, target="auto", n_neighbors=5, random_state=None):
+    def __init__(self, n_samples=1.0, *, vae=None, target="auto", random_state=None):
         self.n_samples = n_samples
         self.vae = vae
         self.target = target
-        self.n_neighbors = n_neighbors
         self.random_state = random_state
 
     def fit(self, X, y):
@@ -251,26 +251,23 @@ class VAEAugmenter(BaseSampler):
         """
         self._validate_params()
         table, target = self._check_X_y(X, y)
-        values, first = self._fit_resample(table, target)
-        new = _take(y, first) if self._is_class(target) else _numbers_like(y, values[:, -1])
-        return _stack(X, _write(self.vae_, values, table, first)), _stack(y, new)
+        rows, new = self._fit_resample(table, target)
+        new = _take(y, new) if self._is_class(target) else _numbers_like(y, new)
+        return _stack(X, rows), _stack(y, new)
 
     def _fit_resample(self, X, y):
-        """Values of the new rows, shape (n_new, n_features + 1), and the row of X that each stems from."""
-        is_class = self._is_class(y)
-        column = np.unique(y, return_inverse=True)[1] if is_class else _as_numbers(y)
-        rng = check_random_state(self.random_state)
-        joint = JointModel(self.vae, X, column, is_class=is_class, rng=rng)
-        self.vae_ = joint.vae
+        """New rows like X, and their y: numbers, or the positions of rows of their class."""
+        is_class, rng = self._is_class(y), check_random_state(self.random_state)
         n = int(self.n_samples) if isinstance(self.n_samples, Integral) else max(1, round(self.n_samples * len(y)))
-        if not is_class:
-            return joint.draw(n, np.arange(len(y)), self.n_neighbors, rng)
-        counts = np.bincount(column[spread(np.arange(len(y)), n, rng)])
-        drawn = [
-            joint.draw(count, np.flatnonzero(column == code), self.n_neighbors, rng)
-            for code, count in enumerate(counts)
-        ]
-        return tuple(np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        if is_class:
+            _, member, column = np.unique(y, return_index=True, return_inverse=True)
+        else:
+            column = _as_numbers(y)
+        self.vae_, _ = fit_joint(
+            VAEEstimator() if self.vae is None else self.vae, X, column, is_class=is_class, rng=rng
+        )
+        rows, drawn = _split(self.vae_.sample(n, random_state=rng))
+        return rows, member[drawn.astype(int)] if is_class else drawn
 
     def _is_class(self, y):
         return self.target == "class" or (self.target == "auto" and not type_of_target(y).startswith("continuous"))
@@ -287,38 +284,45 @@ class VAEAugmenter(BaseSampler):
 # ------------------------------------------------------------------------------------------------------------ the model
 
 
-class JointModel:
-    """A VAE of a table and its target, and rows drawn between rows.
+def fit_joint(prototype, table, target, *, is_class, rng):
+    """A clone of the prototype fitted to a table and its target, side by side, and that joint table.
 
     Parameters
     ----------
-    prototype : VAEEstimator or None
+    prototype : VAEEstimator
     table : array (as `as_table` returns it), pandas or polars DataFrame of shape (n_samples, n_features)
     target : ndarray of shape (n_samples,)
         Codes of classes, or numbers.
     is_class : bool
     rng : RandomState
 
-    Attributes
+    Returns
+    -------
+    vae : VAEEstimator
+    joint : array or DataFrame of shape (n_samples, n_features + 1)
+    """
+    joint, name = _join(table, target)
+    vae = clone(prototype).set_params(random_state=int(rng.randint(np.iinfo(np.int32).max)))
+    if is_class:
+        vae.set_params(categorical_features=_with_column(vae.categorical_features, name))
+    return vae.fit(joint), joint
+
+
+class RowsBetween:
+    """Rows drawn between rows of a joint table.
+
+    Parameters
     ----------
     vae : VAEEstimator
-    values : ndarray of float64 of shape (n_samples, n_features + 1)
-        The joint table as numbers, the target last; NaN where a cell is missing.
-    z_mean : ndarray of shape (n_samples, latent_dim)
+        Fitted to it.
+    joint : array or DataFrame of shape (n_samples, n_features + 1)
     """
 
-    def __init__(self, prototype, table, target, *, is_class, rng):
-        joint, name = _join(table, target)
-        self.vae = default_vae() if prototype is None else clone(prototype)
-        self.vae.set_params(random_state=int(rng.randint(np.iinfo(np.int32).max)))
-        if is_class:
-            categories = _with_column(self.vae.categorical_features, name)
-            self.vae.set_params(categorical_features=categories)
-        self.vae.fit(joint)
-        self.values = self.vae._read(joint, reset=False).astype(np.float64)
-        self.z_mean = self.vae.transform(joint)
-        self._discrete = np.isin(self.vae._table.kinds_, DISCRETE)
-        self._counts = np.isin(self.vae._table.kinds_, COUNTS)
+    def __init__(self, vae, joint):
+        self.values = vae._read(joint, reset=False).astype(np.float64)
+        self.z_mean = vae.transform(joint)
+        self._discrete = np.isin(vae._table.kinds_, DISCRETE)
+        self._counts = np.isin(vae._table.kinds_, COUNTS)
 
     def draw(self, n, rows, n_neighbors, rng):
         """New rows between some of the table's.
@@ -428,6 +432,14 @@ def _join(table, target):
     frame = nw.maybe_reset_index(frame)
     column = nw.new_series(name, np.asarray(target), backend=nw.get_native_namespace(frame))
     return frame.with_columns(column).to_native(), name
+
+
+def _split(joint):
+    """The rows of a joint table without their target, and the target as an array."""
+    frame = as_frame(joint)
+    if frame is None:
+        return joint[:, :-1], joint[:, -1]
+    return frame[:, : frame.shape[1] - 1].to_native(), frame[:, -1].to_numpy()
 
 
 def _with_column(categorical_features, name):
