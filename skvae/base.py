@@ -24,6 +24,9 @@ DEFAULT_STEPS = 6000
 ROWS_FOR_ORDER, PARTS_IN_ORDER = 1000, 256
 """``decoder="auto"`` is autoregressive from so many rows on, and up to so many columns."""
 
+ROWS_PER_PART = 2**16
+"""Rows of a table that are encoded at once after the fit: memory stays bounded."""
+
 LINES_OF_REPORT = 20
 """Lines that ``verbose=True`` prints, at most about so many."""
 
@@ -251,13 +254,14 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         return self._densities[name]
 
     def _encode(self, X, *, to_score=False):
-        """Encoded rows as a tensor on the model's device, which of their parts are known, and the log-Jacobian."""
+        """Encoded rows, some at a time: a tensor on the model's device, which of their parts are known, their log-Jacobian."""
         check_is_fitted(self)
-        values = self._read(X, reset=False)
-        self._table.check_exposure(values, to_score=to_score)
-        x = torch.from_numpy(self._table.encode(values, n_spare=1))
-        known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
-        return x.to(self.module_.device), known, self._table.log_jacobian(values)
+        rows = self._read(X, reset=False)
+        self._table.check_exposure(rows, to_score=to_score)
+        for values in np.array_split(rows, math.ceil(len(rows) / ROWS_PER_PART)):
+            x = torch.from_numpy(self._table.encode(values, n_spare=1))
+            known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
+            yield x.to(self.module_.device), known, self._table.log_jacobian(values)
 
     def _tensor(self, array):
         return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
@@ -269,8 +273,8 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         return copy.deepcopy(self.module_).to(x.device, x.dtype)
 
     def _posterior(self, X):
-        x = self._encode(X)[0]
-        z_mean, z_logvar = posterior(self._module_for(x), x)
+        parts = [posterior(self._module_for(x), x) for x, _, _ in self._encode(X)]
+        z_mean, z_logvar = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return z_mean.cpu().numpy(), torch.exp(0.5 * z_logvar).cpu().numpy()
 
     def _latent_mean(self, row, name):

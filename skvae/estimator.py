@@ -545,12 +545,13 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         """
         check_is_fitted(self)
         _check_positive_integer("n_draws", n_draws)
-        x, known, log_jacobian = self._encode(X, to_score=True)
         seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        module = self._module_for(x)
-        draws = standard_normal_draws(int(n_draws), module.latent_dim, seed, x.dtype).to(x.device)
-        scores = log_likelihood(module, x, known, draws, self.latent_density_).cpu().numpy()
-        return scores + log_jacobian.astype(scores.dtype)
+        draws, density = standard_normal_draws(int(n_draws), self.module_.latent_dim, seed), self.latent_density_
+        parts = []
+        for x, known, log_jacobian in self._encode(X, to_score=True):
+            scores = log_likelihood(self._module_for(x), x, known, draws.to(x), density).cpu().numpy()
+            parts.append(scores + log_jacobian.astype(scores.dtype))
+        return np.concatenate(parts)
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.

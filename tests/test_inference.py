@@ -309,3 +309,11 @@ def test_a_number_is_imputed_by_the_mean_that_a_linear_model_states(linear):
     expected = mean[1] + (rows[:, known] - mean[known]) @ slopes
     error = vae.impute(rows, random_state=0)[:, 1] - expected
     assert np.sqrt(np.mean(error**2)) < 0.2 * np.sqrt(covariance[1, 1] - covariance[known, 1] @ slopes)
+
+
+def test_rows_encoded_in_parts_have_the_numbers_of_all_at_once(linear, monkeypatch):
+    vae, X, *_ = linear
+    whole = vae.transform(X), vae.score_samples(X)
+    monkeypatch.setattr("skvae.base.ROWS_PER_PART", 64)
+    np.testing.assert_allclose(vae.transform(X), whole[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(vae.score_samples(X), whole[1], rtol=1e-9)
