@@ -20,7 +20,8 @@ CELLS_PER_CHUNK = 2**18
 
 ROWS_PER_CHUNK = 4096
 
-DRAWS_TO_IMPUTE = 256
+DRAWS_TO_IMPUTE, DRAWS_IN_ORDER = 256, 64
+"""Draws behind an imputed cell; under an autoregressive decoder, which takes one pass per column for them, fewer."""
 
 PROPOSALS = 20
 """Proposals per row of a conditional sample."""
@@ -172,11 +173,10 @@ def fill(vae, table, values, n_copies, generator, density):
     # where no part reads another, the mean of means has less noise than that of draws (Rao & Blackwell)
     centred = () if n_copies or vae.autoregressive else table.linear_parts
     copies = np.repeat(values[None], n_copies or 1, axis=0)
+    n_draws = max(n_copies or 1, DRAWS_IN_ORDER if vae.autoregressive else DRAWS_TO_IMPUTE)
     rows = np.flatnonzero(np.isnan(values).any(1))
     for chunk in np.array_split(rows, math.ceil(len(rows) / 64)) if len(rows) else ():
-        drawn, weights = _complete_values(
-            vae, table, values[chunk], DRAWS_TO_IMPUTE, generator, density, centred=centred
-        )
+        drawn, weights = _complete_values(vae, table, values[chunk], n_draws, generator, density, centred=centred)
         for i, row in enumerate(chunk):
             missing = np.flatnonzero(np.isnan(values[row]))
             if n_copies is None:
