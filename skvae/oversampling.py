@@ -13,12 +13,13 @@ from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_sampling_strategy, check_target_type
 from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import _safe_indexing, assert_all_finite, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
 from skvae.columns import as_table
+from skvae.columns.joint import dense, join, numbers_like, plain, split, stack, take
 from skvae.columns.tables import as_frame
 from skvae.estimator import VAEEstimator
 
@@ -131,7 +132,7 @@ class VAEOverSampler(BaseOverSampler):
         table, labels, _ = self._check_X_y(X, y)
         self.sampling_strategy_ = check_sampling_strategy(self.sampling_strategy, labels, self._sampling_type)
         values, first = self._fit_resample(table, labels)
-        return _stack(X, _write(self.vae_, values, table, first)), _stack(y, _take(y, first))
+        return stack(X, _write(self.vae_, values, table, first)), stack(y, take(y, first))
 
     def _fit_resample(self, X, y):
         """Values of the new rows, shape (n_new, n_features + 1), and the row of X that each stems from."""
@@ -145,7 +146,7 @@ class VAEOverSampler(BaseOverSampler):
         return tuple(np.concatenate(parts) for parts in zip(*drawn, strict=True))
 
     def _check_X_y(self, X, y):
-        labels, one_vs_all = check_target_type(_plain(y), indicate_one_vs_all=True)
+        labels, one_vs_all = check_target_type(plain(y), indicate_one_vs_all=True)
         return _check_table(self, X, labels), np.asarray(labels), one_vs_all
 
     def __sklearn_tags__(self):
@@ -252,8 +253,8 @@ class VAEAugmenter(BaseSampler):
         self._validate_params()
         table, target = self._check_X_y(X, y)
         rows, new = self._fit_resample(table, target)
-        new = _take(y, new) if self._is_class(target) else _numbers_like(y, new)
-        return _stack(X, rows), _stack(y, new)
+        new = take(y, new) if self._is_class(target) else numbers_like(y, new)
+        return stack(X, rows), stack(y, new)
 
     def _fit_resample(self, X, y):
         """New rows like X, and their y: numbers, or the positions of rows of their class."""
@@ -266,14 +267,14 @@ class VAEAugmenter(BaseSampler):
         self.vae_, _ = fit_joint(
             VAEEstimator() if self.vae is None else self.vae, X, column, is_class=is_class, rng=rng
         )
-        rows, drawn = _split(self.vae_.sample(n, random_state=rng))
+        rows, drawn = split(self.vae_.sample(n, random_state=rng))
         return rows, member[drawn.astype(int)] if is_class else drawn
 
     def _is_class(self, y):
         return self.target == "class" or (self.target == "auto" and not type_of_target(y).startswith("continuous"))
 
     def _check_X_y(self, X, y):
-        target = column_or_1d(_plain(y))
+        target = column_or_1d(plain(y))
         assert_all_finite(target, input_name="y")
         return _check_table(self, X, target), target
 
@@ -301,7 +302,7 @@ def fit_joint(prototype, table, target, *, is_class, rng):
     vae : VAEEstimator
     joint : array or DataFrame of shape (n_samples, n_features + 1)
     """
-    joint, name = _join(table, target)
+    joint, name = join(table, target)
     vae = clone(prototype).set_params(random_state=int(rng.randint(np.iinfo(np.int32).max)))
     if is_class:
         vae.set_params(categorical_features=_with_column(vae.categorical_features, name))
@@ -392,17 +393,12 @@ def between(a, b, discrete, rng):
     return np.where(discrete, chosen, a + weight * (b - a))
 
 
-# ----------------------------------------------------------------------------------------------------------- containers
-
-
-def _plain(y):
-    """A list or a frame's column as an array."""
-    return np.asarray(y) if hasattr(y, "to_numpy") or isinstance(y, list) else y
+# ------------------------------------------------------------------------------------------------------- checks, writing
 
 
 def _check_table(sampler, X, y):
     """X as the VAE reads it; the sampler learns the names of its columns."""
-    table = as_table(_dense(X))
+    table = as_table(dense(X))
     validate_data(sampler, table, skip_check_array=True)
     check_consistent_length(table, y)
     return table
@@ -414,78 +410,12 @@ def _table_tags(tags):
     return tags
 
 
-def _dense(X):
-    """A pandas frame with its sparse columns made dense; anything else as it is."""
-    dtypes = X.dtypes.items() if hasattr(X, "iloc") else ()
-    sparse = {name: dtype.subtype for name, dtype in dtypes if type(dtype).__name__ == "SparseDtype"}
-    return X.astype(sparse) if sparse else X
-
-
-def _join(table, target):
-    """The table with the target as its last column, and that column's name (or index)."""
-    frame = as_frame(table)
-    if frame is None:
-        return np.column_stack([table, target]), table.shape[1]
-    name = "target" if all(isinstance(c, str) for c in frame.columns) else len(frame.columns)
-    while name in frame.columns:
-        name += "_" if isinstance(name, str) else 1
-    frame = nw.maybe_reset_index(frame)
-    column = nw.new_series(name, np.asarray(target), backend=nw.get_native_namespace(frame))
-    return frame.with_columns(column).to_native(), name
-
-
-def _split(joint):
-    """The rows of a joint table without their target, and the target as an array."""
-    frame = as_frame(joint)
-    if frame is None:
-        return joint[:, :-1], joint[:, -1]
-    return frame[:, : frame.shape[1] - 1].to_native(), frame[:, -1].to_numpy()
-
-
 def _with_column(categorical_features, name):
     """`categorical_features` of a table to which a categorical last column was added."""
     if categorical_features is None or isinstance(categorical_features, str):
         return [name]
     chosen = np.atleast_1d(np.asarray(categorical_features))
     return np.append(chosen, True) if chosen.dtype == bool else [*chosen.tolist(), name]
-
-
-def _write(vae, values, table, first):
-    """New rows of X from the values of joint rows, with the holes of the rows `first`."""
-    known = ~np.isnan(values[:, :-1])
-    written = vae._reader.write(np.where(np.isnan(values), 0.0, values))
-    if as_frame(table) is None:
-        return np.where(known, written[:, :-1], table[first])
-    new, old = as_frame(written), nw.maybe_reset_index(as_frame(_take(table, first)))
-    columns = [
-        new[:, j] if known[:, j].all() else new[:, j].zip_with(_flags(known[:, j], new), old[:, j])
-        for j in range(known.shape[1])
-    ]
-    return new[:, : len(columns)].with_columns(columns).to_native()
-
-
-def _flags(mask, like):
-    return nw.new_series("known", mask, nw.Boolean, backend=nw.get_native_namespace(like))
-
-
-def _take(container, rows):
-    return [container[i] for i in rows] if isinstance(container, list) else _safe_indexing(container, rows)
-
-
-def _stack(old, new):
-    """Rows of `new` below those of `old`, in the container and the dtypes of `old`."""
-    if isinstance(old, list):
-        return old + (new if isinstance(new, list) else new.tolist())
-    native = nw.from_native(old, allow_series=True, pass_through=True)
-    if native is old:
-        old, new = np.asarray(old), np.asarray(new)
-        rounded = np.rint(new) if old.dtype.kind in "iub" and new.dtype.kind == "f" else new
-        return np.concatenate([old, rounded.astype(old.dtype)])
-    library = nw.get_native_namespace(native)
-    if hasattr(old, "iloc"):
-        dtypes = old.dtypes if isinstance(native, nw.Series) else dict(old.dtypes)
-        return library.concat([old, new.astype(dtypes)], ignore_index=True)
-    return library.concat([old, new])
 
 
 def _as_numbers(y):
@@ -496,12 +426,19 @@ def _as_numbers(y):
         raise ValueError(f"target='number' cannot read y ({error}). Use target='class' for classes.") from error
 
 
-def _numbers_like(y, values):
-    """Numbers as a list, an array or a frame's column like y."""
-    native = nw.from_native(y, allow_series=True, pass_through=True)
-    if native is y:
-        return values.tolist() if isinstance(y, list) else values.reshape(-1, *np.shape(y)[1:])
-    column = native[:, 0] if isinstance(native, nw.DataFrame) else native
-    values = np.rint(values) if column.dtype.is_integer() else values
-    column = nw.new_series(column.name, values, backend=nw.get_native_namespace(native)).cast(column.dtype)
-    return (column.to_frame() if isinstance(native, nw.DataFrame) else column).to_native()
+def _write(vae, values, table, first):
+    """New rows of X from the values of joint rows, with the holes of the rows `first`."""
+    known = ~np.isnan(values[:, :-1])
+    written = vae._reader.write(np.where(np.isnan(values), 0.0, values))
+    if as_frame(table) is None:
+        return np.where(known, written[:, :-1], table[first])
+    new, old = as_frame(written), nw.maybe_reset_index(as_frame(take(table, first)))
+    columns = [
+        new[:, j] if known[:, j].all() else new[:, j].zip_with(_flags(known[:, j], new), old[:, j])
+        for j in range(known.shape[1])
+    ]
+    return new[:, : len(columns)].with_columns(columns).to_native()
+
+
+def _flags(mask, like):
+    return nw.new_series("known", mask, nw.Boolean, backend=nw.get_native_namespace(like))

