@@ -41,6 +41,7 @@ def split(joint):
 
 
 def take(container, rows):
+    """Some rows of a container, by position."""
     return [container[i] for i in rows] if isinstance(container, list) else _safe_indexing(container, rows)
 
 
