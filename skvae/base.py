@@ -77,8 +77,6 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         except FloatingPointError as error:
             raise ValueError(self._describe_divergence(x, error)) from error
         self._adam_state = None if schedule else adam_state
-        if schedule:  # streams wait until it is asked for
-            self._density(self.latent_density)
         context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
         return self
 

@@ -184,7 +184,7 @@ def _draws(z_mean, z_std, shares, n_draws, rng):
 
 def _normal_mixture(z, n_components, rng):
     """A `Mixture` of so many components fitted to points of shape (n, latent_dim)."""
-    model = GaussianMixture(n_components, init_params="k-means++", reg_covar=RIDGE, random_state=rng)
+    model = GaussianMixture(n_components, max_iter=30, init_params="k-means++", reg_covar=RIDGE, random_state=rng)
     with warnings.catch_warnings(), one_blas_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near its end it is as good
         model.fit(z)
