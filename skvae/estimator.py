@@ -134,9 +134,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     active_units_ : int
         Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
     latent_density_ : object
-        The latent density p(z): ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats. `fit` keeps
-        the posteriors; a mixture is fitted to them when it is first asked for, by `sample` or `score`, so that a transformer
-        does not wait for it.
+        The latent density p(z): ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats. `fit`
+        keeps the posteriors; a mixture is fitted to them when it is first asked for, by `sample` or `score`, so that a
+        transformer does not wait for it.
     module_ : torch.nn.Module
         The trained network. It reads and writes *encoded* rows.
 
