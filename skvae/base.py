@@ -44,7 +44,8 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         if reset:
             self.module_, self._adam_state = self._build(x, weight, seed), None
         self.module_.to(self.device)
-        probe = _evenly(ROWS, x, weight)
+        # copies, or the whole table would stay in memory beside its two parts
+        probe = [None if rows is None else rows.clone() for rows in _evenly(ROWS, x, weight)]
         validation = None
         if schedule and self.early_stopping and len(x) >= 10:
             x, weight, validation = self._split(x, weight, rng)
