@@ -55,7 +55,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         modelled by a logit of its own.
     exposure : str, int or None, default=None
         The column, by name or index, that all counts are in proportion to: the time observed, policy years, the row's total.
-        The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [9]_. Cells must be
+        The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [8]_. Cells must be
         positive, and there wherever a row holds a count. The column is itself modelled, as ``"quantile_normal"`` unless
         `likelihood` names it under ``"normal"``, and drawn before the counts. None makes every row's exposure the same.
     handle_unknown : {"error", "ignore"}, default="error"
@@ -156,8 +156,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     .. [5] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
     .. [6] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
     .. [7] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
-    .. [8] White, "Sampling generative networks", arXiv:1609.04468, 2016.
-    .. [9] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [8] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
 
     Examples
     --------
@@ -388,8 +387,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         n_steps : int, default=10
             Number of points, both ends included; at least 2.
         method : {"spherical", "linear"}, default="spherical"
-            The way: on an arc around 0 [8]_, which stays where the prior has its mass, or on a straight line. They are the
-            same where both ends and 0 lie on one line, as with one latent unit.
+            The way: on an arc around 0 (White, "Sampling generative networks", arXiv:1609.04468, 2016), which stays where
+            the prior has its mass, or on a straight line. They are the same where both ends and 0 lie on one line, as with
+            one latent unit.
 
         Returns
         -------
