@@ -94,7 +94,7 @@ def oracle(kind, j):
     if kind == "normal":
         return stats.norm(outputs[j], np.exp(OWN[j]))
     if kind == "mixture":
-        logits, means, log_stds = outputs.reshape(3, 4, COMPONENTS)[:, j]
+        logits, means, log_stds = outputs.reshape(3, COMPONENTS, 4)[..., j]
         return Mixture(special.softmax(logits), means, np.exp(log_stds))
     if kind == "bernoulli":
         return stats.bernoulli(special.expit(outputs[j]))
