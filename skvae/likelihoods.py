@@ -60,17 +60,12 @@ def held(outputs, low=-LOGIT_MAX, high=LOGIT_MAX):
     return outputs.clamp(low, high).detach() + (outputs - outputs.detach())
 
 
-def log_sum_exp(terms):
-    """``log(sum(exp(terms)))`` over the last axis but one, in nats: few terms each, with many columns beside them."""
-    return torch.logsumexp(terms, dim=-2)
-
-
 def softmax_(logits):
-    """Overwrite `logits` by their softmax along the last axis but one, and return its log normaliser, `log_sum_exp`."""
-    top = logits.amax(-2, keepdim=True)
-    total = exp_(logits.sub_(top)).sum(-2, keepdim=True)
+    """Overwrite `logits` by their softmax along the first axis, and return its log normaliser, their log-sum-exp."""
+    top = logits.amax(0)
+    total = exp_(logits.sub_(top)).sum(0)
     logits.div_(total)
-    return total.log_().add_(top).squeeze(-2)
+    return total.log_().add_(top)
 
 
 def exp_(x):
@@ -87,10 +82,11 @@ class Kind(nn.Module):
 
     Notes
     -----
-    `backward_` is what `log_prob` is to autograd. Given the `cells` (n, n_cells), the decoder's `outputs` (n, n_outputs),
-    which cells are `known` (n, n_columns; None if all are), the `scale` of each row in the loss (n,) and its sum `total` (),
-    it overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)`` and adds the loss by column to `nll`,
-    (n_columns,). `own` has the values of the block's own parameters and where their gradients go, by name.
+    `backward_` is what `log_prob` is to autograd, with the rows side by side. Given the `cells` (n_cells, n), the decoder's
+    `outputs` (n_outputs, n), which cells are `known` (n_columns, n; None if all are), the `scale` of each row in the loss (n,)
+    and its sum `total` (), it overwrites the outputs by the gradient of ``loss = sum(scale * -log_prob)`` and adds the loss
+    by column to `nll`, (n_columns,). `own` has the values of the block's own parameters and where their gradients go, by
+    name.
     """
 
     limits: ClassVar = {}
@@ -142,15 +138,13 @@ class Normal(Kind):
     def backward_(self, cells, mean, known, scale, total, own, nll):
         """See `Kind`."""
         log_std, log_std_grad = own["log_std"]
-        precision = torch.exp(-log_std)
+        precision = torch.exp(-log_std)[:, None]
         r = mean.sub_(cells).mul_(precision)
         if known is not None:
             r.mul_(known)
-            total = scale @ known
-        r_t = r.t()
-        torch.addmv(total, r_t * r_t, scale, alpha=-1, out=log_std_grad)  # total - squares
-        r.mul_(precision)
-        r_t.mul_(scale)
+            total = known @ scale
+        torch.addmv(total, r * r, scale, alpha=-1, out=log_std_grad)  # total - squares
+        r.mul_(precision).mul_(scale)
         nll.addcmul_(log_std, total).add_(total, alpha=_HALF_LOG_2PI + 0.5).sub_(log_std_grad, alpha=0.5)
 
     def mean(self, mean):
@@ -198,24 +192,26 @@ class NormalMixture(Kind):
         """Log density of each cell, shape (..., n_columns), in nats of the encoded units."""
         logits, means, log_stds = self._parts(outputs)
         log_probs = normal_log_prob(cells[..., None, :], means, held(log_stds, LOG_STD_MIN, -LOG_STD_MIN))
-        return log_sum_exp(logits + log_probs) - log_sum_exp(logits)
+        return torch.logsumexp(logits + log_probs, dim=-2) - torch.logsumexp(logits, dim=-2)
 
     def backward_(self, cells, outputs, known, scale, total, own, nll):
         """See `Kind`. With r_k a component's share of the density and w_k its weight, minus the log density has the
         derivatives w_k - r_k, r_k (m_k - x) / s_k^2 and r_k (1 - (x - m_k)^2 / s_k^2) by logit, mean and log deviation."""
-        logits, means, log_stds = self._parts(outputs)
+        logits, means, log_stds = outputs.view(3, self.n_components, *cells.shape)
         log_stds.clamp_(LOG_STD_MIN, -LOG_STD_MIN)
         precision = exp_(-log_stds)
-        t = means.sub_(cells[:, None]).mul_(precision)  # (m - x) / s
+        t = means.sub_(cells).mul_(precision)  # (m - x) / s
         squares = t * t
         share = torch.add(logits, squares, alpha=-0.5).sub_(log_stds)
-        log_prob = softmax_(share).sub_(softmax_(logits)).sub_(_HALF_LOG_2PI)
-        row = scale[:, None] if known is None else scale[:, None] * known
-        share.mul_(row[:, None])
-        logits.mul_(row[:, None]).sub_(share)
+        log_prob = softmax_(share).sub_(softmax_(logits))
+        if known is not None:
+            scale = scale * known
+            total = scale.sum(1)
+        share.mul_(scale)
+        logits.mul_(scale).sub_(share)
         t.mul_(precision).mul_(share)
         torch.sub(share, squares.mul_(share), out=log_stds)
-        nll.sub_(log_prob.mul_(row).sum(0))
+        nll.add_(total, alpha=_HALF_LOG_2PI).sub_(log_prob.mul_(scale).sum(1))
 
     def mean(self, outputs):
         """Mean of each cell, shape (..., n_columns)."""
@@ -253,11 +249,11 @@ class Bernoulli(Kind):
     def backward_(self, cells, logits, known, scale, total, own, nll):
         """See `Kind`; the gradient is expected - observed."""
         log_prob = bernoulli_log_prob(cells, logits)
-        logits.sigmoid_().sub_(cells).mul_(scale[:, None])
+        logits.sigmoid_().sub_(cells).mul_(scale)
         if known is not None:
             log_prob.mul_(known)
             logits.mul_(known)
-        nll.addmv_(log_prob.t(), scale, alpha=-1)
+        nll.addmv_(log_prob, scale, alpha=-1)
 
     def mean(self, logits):
         """Probability of a one, shape (..., n_columns)."""
@@ -314,12 +310,11 @@ class Categorical(Kind):
         """See `Kind`; the gradient is expected - observed, and nothing where all of a column's cells are 0."""
         member = self.member if self.member.dtype == logits.dtype else self.member.to(logits.dtype)
         logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
-        chosen = torch.mv((cells * logits).t(), scale) @ member
-        probs = logits.exp_()
-        sums = probs @ member
-        there = cells @ member
-        log_sums = torch.mv(torch.log(sums).mul_(there).t(), scale)
-        probs.mul_(there.div_(sums).index_select(1, self.column)).sub_(cells).mul_(scale[:, None])
+        chosen = torch.mv(cells * logits, scale) @ member
+        probs = exp_(logits)
+        sums, there = member.t() @ probs, member.t() @ cells
+        log_sums = torch.mv(torch.log(sums).mul_(there), scale)
+        probs.mul_(there.div_(sums).index_select(0, self.column)).sub_(cells).mul_(scale)
         nll.add_(log_sums).sub_(chosen)
 
     def mean(self, logits):
@@ -349,11 +344,11 @@ class Poisson(Kind):
     def backward_(self, cells, log_rate, known, scale, total, own, nll):
         """See `Kind`; the gradient is expected - observed."""
         log_prob = poisson_log_prob(cells, log_rate.clamp_(-LOGIT_MAX, LOGIT_MAX))
-        log_rate.exp_().sub_(cells).mul_(scale[:, None])
+        log_rate.exp_().sub_(cells).mul_(scale)
         if known is not None:
             log_prob.mul_(known)
             log_rate.mul_(known)
-        nll.addmv_(log_prob.t(), scale, alpha=-1)
+        nll.addmv_(log_prob, scale, alpha=-1)
 
     def mean(self, log_rate):
         """Rate of each cell, shape (..., n_columns)."""
@@ -388,6 +383,7 @@ class NegativeBinomial(Kind):
     def backward_(self, cells, log_mean, known, scale, total, own, nll):
         """See `Kind`."""
         log_r, log_r_grad = own["log_r"]
+        log_r = log_r[:, None]
         r = torch.exp(log_r)
         log_mean.clamp_(-LOGIT_MAX, LOGIT_MAX)
         log_prob = negative_binomial_log_prob(cells, log_mean, log_r)
@@ -399,13 +395,13 @@ class NegativeBinomial(Kind):
             + 1
             - (cells + r) * (1 - share) / r
         )
-        torch.mul(share, cells + r, out=log_mean).sub_(cells).mul_(scale[:, None])
+        torch.mul(share, cells + r, out=log_mean).sub_(cells).mul_(scale)
         if known is not None:
             log_prob.mul_(known)
             by_r.mul_(known)
             log_mean.mul_(known)
-        torch.mv(by_r.t(), scale, out=log_r_grad).neg_()
-        nll.addmv_(log_prob.t(), scale, alpha=-1)
+        torch.mv(by_r, scale, out=log_r_grad).neg_()
+        nll.addmv_(log_prob, scale, alpha=-1)
 
     def mean(self, log_mean):
         """Mean of each cell, shape (..., n_columns)."""

@@ -241,8 +241,9 @@ class FlatStep:
 class _Workspace:
     """The buffers of a step on `n` rows, made once with all the views of them, and the passes over them.
 
-    A layer's activations, (width + 1, n), end in the row of ones that meets the bias; the decoder's outputs are row by
-    column, (n, n_outputs), like the cells they are compared with.
+    All of them hold the rows side by side: the encoded rows, (width + 1, n), and each layer's activations, (width + 1, n),
+    which end in the ones that meet the bias; the decoder's outputs, (n_outputs, n), stand like the cells they are compared
+    with.
     """
 
     def __init__(self, step, n):
@@ -250,8 +251,8 @@ class _Workspace:
         latent_dim, likelihood, k = vae.latent_dim, vae.likelihood, step.n_encoder
         self.n = n
         self.scale, self.total = like.new_full((n,), 1 / n), like.new_ones(())
-        self.x = like.new_empty(n, likelihood.layout.width + 1)
-        self.inputs_t = self.x[:, likelihood.layout.first_number :].t()
+        self.x = like.new_empty(likelihood.layout.width + 1, n)
+        self.inputs = self.x[likelihood.layout.first_number :]
         self.head, self.head_grad = like.new_empty(2 * latent_dim, n), like.new_empty(2 * latent_dim, n)
         self.z_mean, self.z_logvar = self.head.split([latent_dim] * 2)
         self.z_mean_grad, self.z_logvar_grad = self.head_grad.split([latent_dim] * 2)
@@ -259,32 +260,32 @@ class _Workspace:
         # tensors, for plain numbers among the operands cost a conversion in every call
         self.zero, self.half, self.minus_half = (like.new_full((), number) for number in (0, 0.5, -0.5))
         # the decoder reads z, then ones, or, if it is autoregressive, the row, which ends in ones
-        below = like.new_ones(latent_dim + (len(self.inputs_t) if vae.autoregressive else 1), n)
+        below = like.new_ones(latent_dim + (len(self.inputs) if vae.autoregressive else 1), n)
         self.z, self.context = below[:latent_dim], below[latent_dim:] if vae.autoregressive else None
-        outputs = like.new_empty(n, likelihood.n_outputs)
+        outputs = like.new_empty(likelihood.n_outputs, n)
         passes = functools.partial(_passes, ACTIVATIONS[vae.encoder.activation])
         self.encode, self.encode_back = passes(
-            step.weights[:k], step.weight_grads[:k], self.inputs_t, self.head, self.head_grad
+            step.weights[:k], step.weight_grads[:k], self.inputs, self.head, self.head_grad
         )
         self.decode, self.decode_back = passes(
-            step.weights[k:], step.weight_grads[k:], below, outputs.t(), outputs.t(), self.z_mean_grad
+            step.weights[k:], step.weight_grads[k:], below, outputs, outputs, self.z_mean_grad
         )
         self.nll = [like.new_zeros(block.n_columns) for block in likelihood.blocks]
         self.blocks = [
-            (block, self.x[:, cells], out, known, own, nll)
+            (block, self.x[cells], out.t(), known, own, nll)
             for (block, out, cells, known), own, nll in zip(
-                likelihood.places(outputs), step.block_own, self.nll, strict=True
+                likelihood.places(outputs.t()), step.block_own, self.nll, strict=True
             )
         ]
         layout = likelihood.layout
-        self.count_outputs = None if layout.exposure is None else outputs[:, : layout.n_counts]
-        self.offset = self.x[:, layout.offset]
+        self.count_outputs = None if layout.exposure is None else outputs[: layout.n_counts]
+        self.offset = self.x[layout.offset]
 
     def forward(self, x, noise):
         """Fill the decoder's outputs for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
-        self.x.copy_(x)  # where the products find it
+        self.x.copy_(x.t())
         if self.context is not None:
-            self.context.copy_(self.inputs_t)
+            self.context.copy_(self.inputs)
         for call in self.encode:
             call()
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
@@ -299,7 +300,7 @@ class _Workspace:
         if self.count_outputs is not None:
             self.count_outputs += self.offset
         for block, cells, outputs, known, own, nll in self.blocks:
-            mask = None if known is None else self.x.index_select(1, known)
+            mask = None if known is None else self.x.index_select(0, known)
             block.backward_(cells, outputs, mask, scale, total, own, nll)
 
     def backward(self, scale, beta):

@@ -157,26 +157,26 @@ def test_hand_written_gradient_is_that_of_autograd(kind, weighted, holes):
     log_prob = b.log_prob(x, outputs)
     loss = -(scale[:, None] * (log_prob * known if holes else log_prob)).sum(0)
     expected = torch.autograd.grad(loss.sum(), [outputs, *b.parameters()])
-    gradient = outputs.detach().clone()
+    gradient = outputs.detach().t().clone()  # rows side by side
     grads = {name: torch.full_like(p, torch.nan) for name, p in b.named_parameters()}
     own = {name: (p, grads[name]) for name, p in b.named_parameters()}
     # categories tell a missing cell from their own zeros
-    mask = None if kind == "categorical" else known
+    mask = None if kind == "categorical" or known is None else known.t()
     nll = torch.arange(4, dtype=torch.float64)
     with torch.no_grad():
-        b.backward_(x.clone(), gradient, mask, scale, scale.sum(), own, nll)
+        b.backward_(x.t().clone(), gradient, mask, scale, scale.sum(), own, nll)
     torch.testing.assert_close(nll - torch.arange(4), loss.detach(), rtol=1e-11, atol=1e-12)
-    for got, want in zip([gradient, *grads.values()], expected, strict=True):
+    for got, want in zip([gradient.t(), *grads.values()], expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_hand_written_gradient_leaves_the_rows_as_they_are(kind):
-    b, x = block(kind), cells(kind, values(kind, 5))
+    b, x = block(kind), cells(kind, values(kind, 5)).t().contiguous()
     before, scale = x.clone(), torch.full((5,), 0.2, dtype=torch.float64)
     own = {name: (p, torch.empty_like(p)) for name, p in b.named_parameters()}
-    known = torch.ones(5, 4, dtype=torch.float64)
-    outputs, nll = torch.zeros(5, b.n_outputs, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    known = torch.ones(4, 5, dtype=torch.float64)
+    outputs, nll = torch.zeros(b.n_outputs, 5, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
     with torch.no_grad():
         b.backward_(x, outputs, known, scale, scale.sum(), own, nll)
     assert torch.equal(x, before)
@@ -282,14 +282,14 @@ def test_blocks_stay_finite_at_absurd_outputs_and_lead_back(kind, size):
     (gradient,) = torch.autograd.grad(log_prob.sum(), outputs)
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(b.mean(outputs)).all()
-    by_hand, scale = outputs.detach().clone(), torch.ones(4)
+    by_hand, scale = outputs.detach().t().clone(), torch.ones(4)
     own = {name: (p, torch.empty_like(p)) for name, p in b.named_parameters()}
     nll = torch.zeros(4)
     with torch.no_grad():
-        b.backward_(x, by_hand, None, scale, scale.sum(), own, nll)
+        b.backward_(x.t(), by_hand, None, scale, scale.sum(), own, nll)
     assert torch.isfinite(nll).all()
     if kind != "mixture" or size < 100:  # components equally far away: rounding decides which one counts
-        torch.testing.assert_close(by_hand, -gradient, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(by_hand.t(), -gradient, rtol=1e-3, atol=1e-3)
 
 
 def test_counts_of_any_size_have_their_mass():
