@@ -59,8 +59,7 @@ def parts_of(layout, n_components=0):
                     part.inputs = [first + i, part.flag]
             if kind == "normal" and n_components:
                 part.outputs = [
-                    [first_output + (what * n_components + c) * n + k for c in range(n_components)]
-                    for what in range(3)
+                    [first_output + (what * n_components + c) * n + k for c in range(n_components)] for what in range(3)
                 ]
                 next_output += 3 * n_components
             else:

@@ -1,6 +1,8 @@
 """The hand-written step, the step by autograd and the slow twin are the same step."""
 
+import functools
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -10,9 +12,15 @@ from reference import SlowStep, SlowVAE, in_float64
 
 from skvae.layers import ACTIVATIONS
 from skvae.network import INPUT_MAX, LOGVAR_MAX, build_vae
-from skvae.steps import AutogradStep, FlatStep, make_step
+from skvae.steps import AutogradStep, CapturedStep, FlatStep, make_step
 
 DECODERS = ["factorized", "autoregressive"]
+STEPS = {
+    "flat": FlatStep,
+    "autograd": AutogradStep,
+    # where there is no device, what would be captured is called again: it reads its inputs where a graph would
+    "captured": functools.partial(CapturedStep, capture=lambda function, device: function),
+}
 BATCHES = [7, 7, 3, 1, 7, 3]  # several sizes, each met again, a single row among them
 
 
@@ -60,7 +68,7 @@ def assert_agrees_with_twin(step_class, vae, *, weighted, penalty, beta=0.7):
     twin, step = SlowStep(slow, penalty), step_class(vae, penalty)
     latent_dim = vae.latent_dim
     for i, (x, weight, noise) in enumerate(batches(vae.likelihood.layout, BATCHES, latent_dim, weighted)):
-        rate = 1e-2 / (i + 1)
+        rate = 2.0 ** -(7 + i)  # exact in single precision, in which a captured step reads it
         step(x, weight, noise.t().contiguous(), beta, rate)
         twin(x, weight, noise, beta, rate)
     np.testing.assert_allclose(step.pop_totals(), twin.totals, rtol=1e-10)
@@ -69,7 +77,7 @@ def assert_agrees_with_twin(step_class, vae, *, weighted, penalty, beta=0.7):
     assert_same_weights(vae, slow.arrays(), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("step_class", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("hidden", [(6,), (6, 5)], ids=str)
@@ -78,7 +86,7 @@ def test_every_activation_agrees_with_the_twin(step_class, activation, decoder, 
     assert_agrees_with_twin(step_class, vae, weighted=True, penalty=0.0)
 
 
-@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("step_class", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kinds", LAYOUTS)
 @pytest.mark.parametrize(("weighted", "penalty"), [(False, 0.0), (True, 0.3)], ids=["plain", "weighted"])
@@ -87,7 +95,7 @@ def test_every_kind_agrees_with_the_twin(step_class, decoder, kinds, weighted, p
     assert_agrees_with_twin(step_class, vae, weighted=weighted, penalty=penalty)
 
 
-@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("step_class", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize(
     ("decoder", "hidden", "weighted", "penalty"),
     list(itertools.product(DECODERS, [(), (4,), (12, 4, 3)], [False, True], [0.0, 0.3])),
@@ -142,7 +150,7 @@ def test_gradient_agrees_with_finite_differences(activation, decoder):
         step.release()
 
 
-@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("step_class", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_parameter_gets_a_gradient_and_masked_weights_stay_zero(step_class, decoder):
     vae = network(LAYOUTS["all"], decoder=decoder)
@@ -175,7 +183,7 @@ def test_both_steps_agree_where_the_posterior_deviation_is_held_in_range(decoder
     assert states[0]["encoder.layers.2.bias"][2] < LOGVAR_MAX + 3  # the way back into the range is not cut off
 
 
-@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("step_class", STEPS.values(), ids=STEPS)
 def test_noise_deviation_stays_above_its_floor(step_class):
     vae = network(LAYOUTS["normal"])
     step = step_class(vae, 0.0)
@@ -216,7 +224,7 @@ def test_adam_state_goes_on_from_either_step(first, second, decoder):
             np.testing.assert_allclose(state[name][key], expected[name][key], rtol=1e-8, atol=1e-14)
 
 
-@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+@pytest.mark.parametrize("step_class", STEPS.values(), ids=STEPS)
 def test_adam_state_is_a_copy(step_class):
     vae = network(LAYOUTS["both"])
     step = step_class(vae, 0.0)
@@ -278,3 +286,40 @@ def test_counts_however_large_are_trained_by_hand():
     x, _ = rows_of(LAYOUTS["counts"], 3)
     x[:, :4] = 1e9  # the network reads their logarithms
     assert isinstance(make_step(vae, x, 0.0), FlatStep)
+
+
+def test_step_that_cannot_be_captured_goes_on_without_and_says_so():
+    def refuse(function, device):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    layout, weights = LAYOUTS["all"], []
+    for step_class in (FlatStep, functools.partial(CapturedStep, capture=refuse)):
+        vae = network(layout)
+        step = step_class(vae, 0.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for x, weight, noise in batches(layout, [4, 4, 4]):
+                step(x, weight, noise.t().contiguous(), 1.0, 2.0**-7)
+        weights.append({name: p.detach().numpy() for name, p in vae.named_parameters()})
+    assert [str(w.message).split(":")[1] for w in caught] == [" operation not permitted when stream is capturing"]
+    assert_same_weights(vae, weights[0], rtol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("kinds", LAYOUTS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cuda_graph_repeats_the_step(decoder, kinds, weighted):
+    layout, weights = LAYOUTS[kinds], []
+    for step_class in (FlatStep, CapturedStep):
+        vae = network(layout, decoder=decoder).to("cuda")
+        with torch.no_grad():
+            step = step_class(vae, 0.1)
+            for i, (x, weight, noise) in enumerate(batches(layout, BATCHES, weighted=weighted)):
+                weight = None if weight is None else weight.to("cuda")
+                step(x.to("cuda"), weight, noise.t().contiguous().to("cuda"), i / 5, 2.0 ** -(7 + i))
+            totals = step.pop_totals()
+            step.release()
+        weights.append({name: p.detach().cpu().numpy() for name, p in vae.named_parameters()} | {"totals": totals})
+    for name, array in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], array, rtol=1e-10, atol=1e-12, err_msg=name)
