@@ -157,12 +157,17 @@ class AutoregressiveMLP(MLP):
 
     def forward(self, z, inputs):
         """Outputs of shape (..., n, n_outputs) for z of shape (..., n, latent_dim) and inputs of shape (n, n_inputs)."""
-        activation, first = ACTIVATIONS[self.activation], self.layers[0]
+        first = self.layers[0]
         weight = first.weight * first.mask
-        x = F.linear(z, weight[:, : self.latent_dim]) + F.linear(inputs, weight[:, self.latent_dim :], first.bias)
+        return self.after_first(
+            F.linear(z, weight[:, : self.latent_dim]) + F.linear(inputs, weight[:, self.latent_dim :], first.bias)
+        )
+
+    def after_first(self, sums):
+        """Outputs, shape (..., n_outputs), from the sums of the first layer, shape (..., sizes[1])."""
         for layer in self.layers[1:]:
-            x = F.linear(activation(x), layer.weight * layer.mask, layer.bias)
-        return x
+            sums = F.linear(ACTIVATIONS[self.activation](sums), layer.weight * layer.mask, layer.bias)
+        return sums
 
     def __reduce__(self):
         args = (self.latent_dim, self.input_ranks, self.output_ranks, self.sizes[1:-1], self.activation)

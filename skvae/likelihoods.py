@@ -57,6 +57,8 @@ def negative_binomial_log_prob(x, log_mean, log_r):
 
 def held(outputs, low=-LOGIT_MAX, high=LOGIT_MAX):
     """Outputs held between two limits, straight through: a gradient that leads back inside is not cut off."""
+    if not outputs.requires_grad:
+        return outputs.clamp(low, high)
     return outputs.clamp(low, high).detach() + (outputs - outputs.detach())
 
 
@@ -322,9 +324,15 @@ class Categorical(Kind):
         return self._positions(logits)
 
     def draw(self, logits, generator):
-        """Position of a drawn level of each column (by the Gumbel trick), shape (..., n_columns)."""
-        noise = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=generator)
-        return self._positions(held(logits) - noise.log_().to(logits.device))
+        """Position of a drawn level of each column, shape (..., n_columns)."""
+        uniform = torch.rand(*logits.shape[:-1], self.n_columns, generator=generator, dtype=logits.dtype)
+        positions = []
+        for part, u in zip(
+            held(logits).split(self.n_levels, dim=-1), uniform.to(logits.device).split(1, dim=-1), strict=True
+        ):
+            cumulative = torch.softmax(part, dim=-1).cumsum(-1)
+            positions.append(torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True))
+        return torch.cat(positions, dim=-1).to(logits.dtype)
 
     def _positions(self, values):
         return torch.stack([part.argmax(-1) for part in values.split(self.n_levels, dim=-1)], dim=-1).to(values.dtype)

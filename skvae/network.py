@@ -97,7 +97,7 @@ class VAE(nn.Module):
         parts : tensor of shape (n, n_columns)
         """
         if self.autoregressive or self.likelihood.layout.exposure is not None:
-            return generate_in_order(self, z, generator)[0]
+            return generate_in_order(self, z[:, None], generator)[0][:, 0]
         outputs = self.decode(z)
         return self.likelihood.mean(outputs) if generator is None else self.likelihood.draw(outputs, generator)
 

@@ -75,14 +75,14 @@ decoder, a normal likelihood with a learnt noise deviation per column; {rows:,} 
 All contestants are asked in turn, for several rounds; figures are medians over the rounds, ratios are taken within each
 round. {clock}
 
-skvae is its training loop, everything an epoch costs included; once more with `OPENBLAS_CORETYPE=SkylakeX` in the environment,
-for processors with AVX-512 on which numpy's OpenBLAS makes no use of it (see below). "Matrix products alone" is the floor: the products of
-the step's forward and backward pass by `torch.mm`, into buffers made once, and nothing else; then by `numpy.dot`. The
-PyTorch loop is written as one writes it, and so is the one with a DataLoader; JAX compiles the whole epoch (`jit`
-around `scan`), its shuffling and noise drawn by numpy. skorch trains the loop's module. pythae and PyOD train with the
-squared error (unit noise), PyOD with its weight decay. TVAE has the same hidden layers but encodes each column by a
-Gaussian mixture, so its outer layers are several times as wide; its step leaves that encoding out, its whole fit does
-not.
+skvae is its training loop, everything an epoch costs included; once more with `OPENBLAS_CORETYPE=SkylakeX` in the
+environment, for processors with AVX-512 of which numpy's OpenBLAS makes no use (see below). "Matrix products alone" is
+the floor: the products of the step's forward and backward pass by `torch.mm`, into buffers made once, and nothing else;
+then by `numpy.dot`. The PyTorch loop is written as one writes it, and so is the one with a DataLoader; JAX compiles the
+whole epoch (`jit` around `scan`), its shuffling and noise drawn by numpy. skorch trains the loop's module. pythae and
+PyOD train with the squared error (unit noise), PyOD with its weight decay. TVAE has the same hidden layers but encodes
+each column by a Gaussian mixture, so its outer layers are several times as wide; its step leaves that encoding out, its
+whole fit does not.
 """
 
 STEP_TITLE = "Microseconds per gradient step, and in brackets how many times skvae's:"
