@@ -26,6 +26,12 @@ LOGIT_MAX = 40.0
 
 LOG_DISPERSION_MAX = 12.0
 
+N_WAVES = 6
+"""Cosines over the order of the levels that are values of one number: with them, neighbours learn together."""
+
+OWN_SCALE = 0.3
+"""Weight of such a level's logit of its own, which says how it differs from the curve and should learn the more slowly."""
+
 
 def normal_log_prob(x, mean, log_std):
     """Log density of N(mean, exp(log_std)^2) at `x`, elementwise, in nats."""
@@ -73,6 +79,13 @@ def softmax_(logits):
 def exp_(x):
     """Overwrite `x` by its exponential: `torch.exp2` takes a quarter of the time of `torch.exp` where that is MKL's."""
     return x.mul_(_LOG2_E).exp2_()
+
+
+def cosines(n):
+    """The first `N_WAVES` cosines over `n` places, tensor of shape (n, at most n - 1), each with a mean square of one."""
+    places = (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) / max(n, 1)
+    waves = math.sqrt(2) * torch.cos(math.pi * places * torch.arange(1, min(N_WAVES, max(n - 1, 0)) + 1))
+    return waves.float()
 
 
 class Kind(nn.Module):
@@ -272,74 +285,109 @@ class Bernoulli(Kind):
 
 
 class Categorical(Kind):
-    """One of several levels: a logit each, the cells of a column being its levels one-hot; all 0 where it is missing.
+    """One of several levels, the cells of a column being its levels one-hot; all 0 where it is missing.
+
+    A level's logit is an output of its own. If levels are the ordered values of a number, that output counts less, and a
+    smooth curve over their order is added, a sum of cosines (Ahmed, Natarajan & Rao, 1974) whose coefficients are outputs,
+    too: a level may be rare, but its neighbours tell about it.
 
     Parameters
     ----------
     n_levels : sequence of int
         Number of levels of each column.
+    n_ordered : sequence of int, default=None
+        How many of its first levels are values in ascending order, of each column; None is 0 for all.
     """
 
-    def __init__(self, n_levels):
+    def __init__(self, n_levels, n_ordered=None):
         super().__init__(len(n_levels))
-        self.n_levels = list(n_levels)
-        self.n_cells = self.n_outputs = sum(self.n_levels)
-        column = torch.repeat_interleave(torch.arange(self.n_columns), torch.tensor(self.n_levels))
-        self.register_buffer("column", column, persistent=False)  # of each level
-        self.register_buffer("member", F.one_hot(column, self.n_columns).float(), persistent=False)
+        self.n_levels, self.n_ordered = list(n_levels), list(n_ordered or [0] * len(n_levels))
+        waves = [cosines(n) for n in self.n_ordered]
+        columns = torch.arange(self.n_columns)
+        self._cell_column = columns.repeat_interleave(torch.tensor(self.n_levels))
+        n_waves = torch.tensor([each.shape[1] for each in waves])
+        self._output_column = torch.cat([self._cell_column, columns.repeat_interleave(n_waves)])
+        self.n_cells, self.n_outputs = len(self._cell_column), len(self._output_column)
+        # by level: its column, whether that is the k-th one, its waves, and the weight of its own output
+        waves = [F.pad(each, (0, 0, 0, n - len(each))) for each, n in zip(waves, self.n_levels, strict=True)]
+        waves, member = torch.block_diag(*waves), F.one_hot(self._cell_column, self.n_columns).float()
+        own = torch.where(waves.any(1), OWN_SCALE, 1.0).float()
+        ends = itertools.accumulate(self.n_levels)
+        places = [slice(end - n, end) for n, end in zip(self.n_levels, ends, strict=True)]
+        self._curved = [place for place, n in zip(places, self.n_ordered, strict=True) if n > 1]
+        for name, tensor in {"column": self._cell_column, "member": member, "waves": waves, "own": own}.items():
+            self.register_buffer(name, tensor, persistent=False)
 
     @property
     def output_column(self):
         """See `Kind`."""
-        return self.column
+        return self._output_column
 
-    cell_column = output_column
+    @property
+    def cell_column(self):
+        """See `Kind`."""
+        return self._cell_column
 
     def _alone(self, column):
-        return Categorical(self.n_levels[column : column + 1])
+        alone = Categorical(self.n_levels[column : column + 1], self.n_ordered[column : column + 1])
+        return alone.to(self.member.device, self.member.dtype)
 
-    def _log_levels(self, logits):
+    def _logits(self, outputs):
+        """Logit of each level, shape (..., n_cells)."""
+        logits, coefficients = outputs.split([self.n_cells, self.n_outputs - self.n_cells], dim=-1)
+        if self._curved:
+            logits = logits * self.own + coefficients @ self.waves.t()
+            tops = [logits[..., place].detach().amax(-1, keepdim=True) for place in self._curved]
+            for place, top in zip(self._curved, tops, strict=True):
+                logits[..., place] -= top
+        return held(logits)
+
+    def _log_levels(self, outputs):
         """Log probability of each level, shape (..., n_cells)."""
-        logits = held(logits)
-        log_sums = torch.log(torch.exp(logits) @ self.member.to(logits.dtype))
+        logits = self._logits(outputs)
+        log_sums = torch.log(torch.exp(logits) @ self.member)
         return logits - log_sums.index_select(-1, self.column)
 
-    def log_prob(self, cells, logits):
+    def log_prob(self, cells, outputs):
         """Log mass of each column's level, shape (..., n_columns), in nats; 0 where it is missing."""
-        return (cells * self._log_levels(logits)) @ self.member.to(logits.dtype)
+        return (cells * self._log_levels(outputs)) @ self.member
 
-    def backward_(self, cells, logits, known, scale, total, own, nll):
-        """See `Kind`; the gradient is expected - observed, and nothing where all of a column's cells are 0."""
-        member = self.member if self.member.dtype == logits.dtype else self.member.to(logits.dtype)
+    def backward_(self, cells, outputs, known, scale, total, own, nll):
+        """See `Kind`; the gradient by the logits is expected - observed, and nothing where all of a column's cells are 0."""
+        logits, coefficients = outputs[: self.n_cells], outputs[self.n_cells :]
+        if self._curved:
+            logits.mul_(self.own[:, None]).addmm_(self.waves, coefficients)
+            for place in self._curved:  # a curve that is cut off above would grow ever steeper
+                logits[place] -= logits[place].amax(0)
         logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
-        chosen = torch.mv(cells * logits, scale) @ member
+        chosen = torch.mv(cells * logits, scale) @ self.member
         probs = exp_(logits)
-        sums, there = member.t() @ probs, member.t() @ cells
+        sums, there = self.member.t() @ probs, self.member.t() @ cells
         log_sums = torch.mv(torch.log(sums).mul_(there), scale)
         probs.mul_(there.div_(sums).index_select(0, self.column)).sub_(cells).mul_(scale)
         nll.add_(log_sums).sub_(chosen)
+        if self._curved:
+            torch.mm(self.waves.t(), probs, out=coefficients)
+            probs.mul_(self.own[:, None])
 
-    def mean(self, logits):
+    def mean(self, outputs):
         """Position of the most probable level of each column, shape (..., n_columns)."""
-        return self._positions(logits)
+        parts = self._logits(outputs).split(self.n_levels, dim=-1)
+        return torch.stack([part.argmax(-1) for part in parts], dim=-1).to(outputs.dtype)
 
-    def draw(self, logits, generator):
+    def draw(self, outputs, generator):
         """Position of a drawn level of each column, shape (..., n_columns)."""
-        uniform = torch.rand(*logits.shape[:-1], self.n_columns, generator=generator, dtype=logits.dtype)
-        positions = []
-        for part, u in zip(
-            held(logits).split(self.n_levels, dim=-1), uniform.to(logits.device).split(1, dim=-1), strict=True
-        ):
+        uniform = torch.rand(*outputs.shape[:-1], self.n_columns, generator=generator, dtype=outputs.dtype)
+        parts, positions = self._logits(outputs).split(self.n_levels, dim=-1), []
+        for part, u in zip(parts, uniform.to(outputs.device).split(1, dim=-1), strict=True):
             cumulative = torch.softmax(part, dim=-1).cumsum(-1)
             positions.append(torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True))
-        return torch.cat(positions, dim=-1).to(logits.dtype)
-
-    def _positions(self, values):
-        return torch.stack([part.argmax(-1) for part in values.split(self.n_levels, dim=-1)], dim=-1).to(values.dtype)
+        return torch.cat(positions, dim=-1).to(outputs.dtype)
 
     def initial_outputs(self, mean):
-        """Decoder outputs for levels of the stated shares, shape (n_cells,)."""
-        return torch.log(mean.clamp_min(1e-3))
+        """Decoder outputs for levels of the stated shares, shape (n_outputs,)."""
+        logits = torch.log(mean.clamp_min(1e-3))
+        return torch.cat([logits / self.own.to(mean), mean.new_zeros(self.n_outputs - self.n_cells)])
 
 
 class Poisson(Kind):
@@ -457,7 +505,7 @@ class Likelihood(nn.Module):
 
     def _block(self, kind, n):
         if kind == "categorical":
-            return Categorical(self.layout.n_levels)
+            return Categorical(self.layout.n_levels, self.layout.n_ordered)
         if kind == "normal" and self.n_components:
             return NormalMixture(n, self.n_components)
         return KINDS[kind](n)

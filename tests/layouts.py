@@ -24,6 +24,10 @@ LAYOUTS = {
     "bernoulli": Layout(kinds=(("bernoulli", 4),), rank=(3, 1, 0, 2), gate=(-1,) * 4),
     "both": Layout(kinds=(("normal", 3), ("bernoulli", 2)), rank=(0, 2, 3, 1, 4), gate=(-1,) * 5),
     "categorical": Layout(kinds=(("categorical", 3),), n_levels=(2, 3, 4), rank=(1, 0, 2), gate=(-1,) * 3),
+    # levels that are values, with and without one behind them for all others
+    "ordered": Layout(
+        kinds=(("categorical", 4),), n_levels=(9, 3, 5, 2), n_ordered=(9, 0, 4, 1), rank=(2, 1, 3, 0), gate=(-1,) * 4
+    ),
     "counts": Layout(
         kinds=(("poisson", 2), ("negative_binomial", 2)),
         rank=(0, 3, 1, 2),
@@ -32,7 +36,12 @@ LAYOUTS = {
     ),
     "missing": Layout(kinds=(("normal", 3), ("bernoulli", 2)), known=(0, 2, 4), rank=(4, 0, 2, 1, 3), gate=(-1,) * 5),
     "gated": Layout(
-        kinds=(("normal", 2), ("categorical", 1)), n_levels=(3,), known=(1,), rank=(0, 2, 1), gate=(-1, 2, -1)
+        kinds=(("normal", 2), ("categorical", 1)),
+        n_levels=(3,),
+        n_ordered=(2,),
+        known=(1,),
+        rank=(0, 2, 1),
+        gate=(-1, 2, -1),
     ),
     "exposure": Layout(
         kinds=(("poisson", 2), ("negative_binomial", 1), ("normal", 2), ("categorical", 1)),
@@ -47,6 +56,7 @@ LAYOUTS = {
     "all": Layout(
         kinds=(("poisson", 1), ("negative_binomial", 2), ("normal", 3), ("bernoulli", 2), ("categorical", 2)),
         n_levels=(3, 4),
+        n_ordered=(2, 0),
         known=(1, 3, 5, 7),
         rank=(4, 0, 8, 1, 9, 6, 2, 3, 5, 7),
         gate=(-1, -1, -1, -1, -1, 8, -1, -1, -1, -1),

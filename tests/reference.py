@@ -33,6 +33,7 @@ ACTIVATIONS = {
 
 SMALLEST_NOISE = 1e-3
 LARGEST_LOG_DISPERSION = 12.0
+WAVES, OWN_SHARE = 6, 0.3
 OWN_PARAMETER = {"normal": "log_std", "negative_binomial": "log_r"}
 
 
@@ -45,6 +46,7 @@ def parts_of(layout, n_components=0):
     parts, next_level, next_output = [], first + n_numbers + len(layout.known), 0
     for block, (kind, n) in enumerate(layout.kinds):
         first_output = next_output
+        next_wave = next_output + sum(layout.n_levels)
         for k in range(n):
             i = len(parts)
             part = SimpleNamespace(kind=kind, block=block, number=k, rank=layout.rank[i], flag=None)
@@ -52,6 +54,7 @@ def parts_of(layout, n_components=0):
                 n_levels = layout.n_levels[i - n_numbers]
                 part.cells = part.inputs = [next_level + level for level in range(n_levels)]
                 next_level += n_levels
+                part.n_ordered = layout.n_ordered[i - n_numbers] if layout.n_ordered else 0
             else:
                 part.cells, part.inputs = [i if i < n_counts else first + i], [first + i]
                 if i in layout.known:
@@ -65,8 +68,32 @@ def parts_of(layout, n_components=0):
             else:
                 part.outputs = [next_output + o for o in range(len(part.cells))]
                 next_output += len(part.cells)
+            if kind == "categorical":
+                n_waves = min(WAVES, max(part.n_ordered - 1, 0))
+                part.outputs += [next_wave + wave for wave in range(n_waves)]
+                next_wave += n_waves
             parts.append(part)
     return parts
+
+
+def _single(number):
+    """A constant of the model, which it holds in single precision."""
+    return float(torch.tensor(number, dtype=torch.float32))
+
+
+def level_logits(outputs, n_levels, n_ordered):
+    """Logits of the levels of one column: outputs of their own, and over the first `n_ordered` a sum of cosines."""
+    own, waves = outputs[..., :n_levels], outputs[..., n_levels:]
+    logits = []
+    for level in range(n_levels):
+        logit = own[..., level]
+        if waves.shape[-1] and level < n_ordered:
+            logit = _single(OWN_SHARE) * logit
+            for k in range(waves.shape[-1]):
+                wave = math.sqrt(2) * math.cos(math.pi * (k + 1) * (level + 0.5) / n_ordered)
+                logit = logit + waves[..., k] * _single(wave)
+        logits.append(logit)
+    return torch.stack(logits, dim=-1)
 
 
 class SlowVAE(nn.Module):
@@ -143,7 +170,7 @@ class SlowVAE(nn.Module):
             logits, means, log_stds = (outputs[:, o] for o in part.outputs)
             return MixtureSameFamily(Categorical(logits=logits), Normal(means, torch.exp(log_stds)))
         if part.kind == "categorical":
-            return Categorical(logits=outputs[:, part.outputs])
+            return Categorical(logits=level_logits(outputs[:, part.outputs], len(part.cells), part.n_ordered))
         out = outputs[:, part.outputs[0]]
         if part.kind == "normal":
             return Normal(out, torch.exp(self.own[str(part.block)][part.number]))

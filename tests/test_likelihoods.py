@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import LAYOUTS, rows_of
-from reference import SlowVAE, parts_of
+from reference import SlowVAE, level_logits, parts_of
 from scipy import special, stats
 from scipy.integrate import quad
 
@@ -25,13 +25,14 @@ from skvae.likelihoods import (
 )
 from skvae.network import build_vae
 
-LEVELS, COMPONENTS = (2, 3, 5, 4), 3
+LEVELS, ORDERED, COMPONENTS = (2, 3, 5, 4), (0, 2, 4, 4), 3
 OWN = np.array([-2.0, -0.3, 0.0, 1.1])
 BLOCKS = {
     "normal": lambda: Normal(4),
     "mixture": lambda: NormalMixture(4, COMPONENTS),
     "bernoulli": lambda: Bernoulli(4),
     "categorical": lambda: Categorical(LEVELS),
+    "ordered": lambda: Categorical(LEVELS, ORDERED),
     "poisson": lambda: Poisson(4),
     "negative_binomial": lambda: NegativeBinomial(4),
 }
@@ -40,10 +41,11 @@ OUTPUTS = {
     "mixture": np.random.default_rng(8).normal(size=3 * 4 * COMPONENTS),
     "bernoulli": np.array([-3.0, -0.5, 0.0, 2.0]),
     "categorical": 2 * np.random.default_rng(9).normal(size=sum(LEVELS)),
+    "ordered": np.random.default_rng(9).normal(size=sum(LEVELS) + 1 + 3 + 3),
     "poisson": np.array([-3.0, -0.5, 0.0, 2.0]),
     "negative_binomial": np.array([-3.0, -0.5, 0.0, 2.0]),
 }
-CONTINUOUS = ("normal", "mixture")
+CONTINUOUS, LEVELLED = ("normal", "mixture"), ("categorical", "ordered")
 
 
 def block(kind):
@@ -62,12 +64,12 @@ def values(kind, n, seed=0):
         return rng.normal(size=(n, 4))
     if kind in ("poisson", "negative_binomial"):
         return rng.poisson(3, size=(n, 4)).astype(float)
-    return rng.integers(0, LEVELS if kind == "categorical" else 2, size=(n, 4)).astype(float)
+    return rng.integers(0, LEVELS if kind in LEVELLED else 2, size=(n, 4)).astype(float)
 
 
 def cells(kind, numbers):
     """What an encoded row holds for values of the four columns: levels one-hot, the rest as they are."""
-    if kind == "categorical":
+    if kind in LEVELLED:
         numbers = np.hstack([np.arange(n) == numbers[:, [j]] for j, n in enumerate(LEVELS)]).astype(float)
     return torch.from_numpy(numbers)
 
@@ -103,7 +105,9 @@ def oracle(kind, j):
     if kind == "negative_binomial":
         r, mean = np.exp(OWN[j]), np.exp(outputs[j])
         return stats.nbinom(r, r / (r + mean))
-    p = special.softmax(np.split(outputs, np.cumsum(LEVELS)[:-1])[j])
+    b = BLOCKS[kind]()
+    own = torch.from_numpy(outputs[b.output_column == j])
+    p = special.softmax(level_logits(own, LEVELS[j], b.n_ordered[j]).numpy())
     return stats.rv_discrete(values=(np.arange(LEVELS[j]), p))
 
 
@@ -135,10 +139,10 @@ def test_density_integrates_to_one(kind):
 
 @pytest.mark.parametrize("kind", [kind for kind in BLOCKS if kind not in CONTINUOUS])
 def test_masses_sum_to_one(kind):
-    n = {"bernoulli": 2, "categorical": max(LEVELS)}.get(kind, 400)
+    n = {"bernoulli": 2, "categorical": max(LEVELS), "ordered": max(LEVELS)}.get(kind, 400)
     numbers = np.repeat(np.arange(n, dtype=float)[:, None], 4, axis=1)
     mass = torch.exp(block(kind).log_prob(cells(kind, numbers), torch.from_numpy(OUTPUTS[kind]))).detach().numpy()
-    if kind == "categorical":  # a row of zeros, beyond a column's levels, has no mass but counts as missing
+    if kind in LEVELLED:  # a row of zeros, beyond a column's levels, has no mass but counts as missing
         mass = np.where(numbers < LEVELS, mass, 0)
     np.testing.assert_allclose(mass.sum(0), 1, rtol=1e-7)
 
@@ -161,7 +165,7 @@ def test_hand_written_gradient_is_that_of_autograd(kind, weighted, holes):
     grads = {name: torch.full_like(p, torch.nan) for name, p in b.named_parameters()}
     own = {name: (p, grads[name]) for name, p in b.named_parameters()}
     # categories tell a missing cell from their own zeros
-    mask = None if kind == "categorical" or known is None else known.t()
+    mask = None if kind in LEVELLED or known is None else known.t()
     nll = torch.arange(4, dtype=torch.float64)
     with torch.no_grad():
         b.backward_(x.t().clone(), gradient, mask, scale, scale.sum(), own, nll)
@@ -219,17 +223,18 @@ def test_draws_of_columns_are_independent_and_follow_the_generator(kind):
 def test_mean_is_the_mean_of_the_density_or_its_most_probable_level(kind):
     mean = block(kind).mean(torch.from_numpy(OUTPUTS[kind])).detach().numpy()
     densities = [oracle(kind, j) for j in range(4)]
-    expected = [d.pmf(d.xk).argmax() if kind == "categorical" else d.mean() for d in densities]
+    expected = [d.pmf(d.xk).argmax() if kind in LEVELLED else d.mean() for d in densities]
     np.testing.assert_allclose(mean, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_initial_outputs_have_the_mean_asked_for(kind):
     b = block(kind)
-    if kind == "categorical":
+    if kind in LEVELLED:
         shares = np.concatenate([np.random.default_rng(n).dirichlet(np.ones(n)) for n in LEVELS]).clip(0.01)
-        initial = b.initial_outputs(torch.from_numpy(shares)).split(LEVELS)
-        for logits, expected in zip(initial, np.split(shares, np.cumsum(LEVELS)[:-1]), strict=True):
+        initial = b.initial_outputs(torch.from_numpy(shares))
+        for j, expected in enumerate(np.split(shares, np.cumsum(LEVELS)[:-1])):
+            logits = level_logits(initial[b.output_column == j], LEVELS[j], b.n_ordered[j])
             np.testing.assert_allclose(torch.softmax(logits, 0), expected / expected.sum(), rtol=1e-9)
     else:
         mean = torch.tensor([0.01, 0.3, 0.5, 0.99], dtype=torch.float64)

@@ -42,6 +42,8 @@ class Layout:
         The kinds that occur and their number of parts, in the order of `PART_KINDS`.
     n_levels : tuple of int
         Number of levels of each categorical part.
+    n_ordered : tuple of int
+        How many of its first levels are the values of a number in ascending order, of each categorical part; empty if none.
     known : tuple of int
         Parts (positions among all of them) that have a *known* cell.
     rank : tuple of int
@@ -56,6 +58,7 @@ class Layout:
 
     kinds: tuple
     n_levels: tuple = ()
+    n_ordered: tuple = ()
     known: tuple = ()
     rank: tuple = ()
     gate: tuple = ()
@@ -189,6 +192,11 @@ class TableEncoder:
             kinds=tuple((kind, kinds.count(kind)) for kind in PART_KINDS if kind in kinds),
             n_levels=tuple(
                 len(levels[j]) if self.maps_[j] is None else self.maps_[j].n_levels_
+                for kind, j in self.parts_
+                if kind == "categorical"
+            ),
+            n_ordered=tuple(
+                0 if self.maps_[j] is None else len(self.maps_[j].spikes_)
                 for kind, j in self.parts_
                 if kind == "categorical"
             ),
