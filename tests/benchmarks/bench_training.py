@@ -62,11 +62,8 @@ CONTESTANTS = [
 
 SMALL = {"rows": 5120, "columns": 32, "hidden": [64, 32, 8], "latent": 4, "rate": 1e-3, "whole": False}
 WIDE = SMALL | {"rows": 1280, "columns": 100, "hidden": [256, 256], "batch": 128, "epochs": 3}
-STEP_JOBS = {  # more epochs where they have fewer steps
-    "batch 32": SMALL | {"batch": 32, "epochs": 2},
-    "batch 128": SMALL | {"batch": 128, "epochs": 3},
-    "batch 512": SMALL | {"batch": 512, "epochs": 6},
-}
+# an epoch of the quickest takes some milliseconds: several of them, so that a process that waited is warm again
+STEP_JOBS = {f"batch {batch}": SMALL | {"batch": batch, "epochs": 8} for batch in (32, 128, 512)}
 FIT_JOB = SMALL | {"batch": 128, "epochs": 10, "whole": True}
 
 PROSE = """\
