@@ -297,6 +297,15 @@ def test_blocks_stay_finite_at_absurd_outputs_and_lead_back(kind, size):
         torch.testing.assert_close(by_hand.t(), -gradient, rtol=1e-3, atol=1e-3)
 
 
+def test_steep_curve_over_levels_is_not_cut_off_above():
+    """Logits beyond the limit on both sides, 134.5, 83.1, 0, -83.1 and -134.5, still tell the highest from the next."""
+    b, outputs = Categorical((5,), (5,)), torch.zeros(9)
+    outputs[5] = 100.0
+    log_prob = b.log_prob(torch.eye(5), outputs.expand(5, -1))[:, 0]
+    assert log_prob.tolist() == pytest.approx([0, -40, -40, -40, -40], abs=1e-4)
+    assert b.mean(outputs[None]).tolist() == [[0]]
+
+
 def test_counts_of_any_size_have_their_mass():
     x, log_mean = torch.tensor([0.0, 1e3, 1e6], dtype=torch.float64), torch.tensor(13.0, dtype=torch.float64)
     expected = stats.poisson(np.exp(13.0)).logpmf(x)
