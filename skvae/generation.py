@@ -42,9 +42,9 @@ def generate_in_order(vae, z, generator=None, x=None, given=None, offset=None, *
     parts, raised = given.nan_to_num().repeat_interleave(n_draws, 0), None
     wanted = _wanted(layout, given)
     for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
-        rows = _draws_of(wanted[:, i], n_draws)
-        if len(parts[rows]) == 0:
+        if not wanted[:, i].any():
             continue
+        rows = _draws_of(wanted[:, i], n_draws)
         outputs = read.outputs(i, rows)
         if i < layout.n_counts and layout.exposure is not None:
             # the parts of the exposure are there: they come before all counts

@@ -8,7 +8,7 @@ from reference import SlowVAE, importance_weighted_bound, in_float64
 from scipy import integrate, stats
 
 from skvae import VAEEstimator, inference
-from skvae.inference import log_likelihood, standard_normal_draws
+from skvae.inference import log_likelihood, standard_normal_draws, truncated
 from skvae.latent import Prior
 from skvae.network import build_vae
 
@@ -317,3 +317,9 @@ def test_rows_encoded_in_parts_have_the_numbers_of_all_at_once(linear, monkeypat
     monkeypatch.setattr("skvae.base.ROWS_PER_PART", 64)
     np.testing.assert_allclose(vae.transform(X), whole[0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(vae.score_samples(X), whole[1], rtol=1e-9)
+
+
+def test_no_draw_has_more_than_a_cut_weight_before_they_sum_to_one_again():
+    weights = torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
+    expected = torch.tensor([[0.5, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
+    torch.testing.assert_close(truncated(weights), expected / expected.sum(1, keepdim=True))
