@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skvae import VAEEstimator
-from skvae.latent import LATENT_DENSITIES, Mixture
+from skvae.model.latent import LATENT_DENSITIES, Mixture
 
 X, digit = load_digits(return_X_y=True)
 train, test, train_digit, _ = train_test_split(X, digit, test_size=0.5, random_state=0)

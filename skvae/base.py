@@ -12,11 +12,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skvae.columns import TableEncoder, TableReader, as_table
+from skvae.engine.training import train
 from skvae.inference import generate, posterior
-from skvae.latent import LATENT_DENSITIES, ROWS
-from skvae.network import build_vae, kl_divergence
-from skvae.training import train
+from skvae.model.latent import LATENT_DENSITIES, ROWS
+from skvae.model.network import build_vae, kl_divergence
+from skvae.table import TableEncoder, TableReader, as_table
 
 DEFAULT_STEPS = 6000
 """Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""

@@ -16,11 +16,11 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from skvae.base import BaseVAE
-from skvae.columns import KINDS
 from skvae.inference import fill, log_likelihood, sample_given, standard_normal_draws
-from skvae.latent import LATENT_DENSITIES
-from skvae.layers import ACTIVATIONS
-from skvae.paths import INTERPOLATIONS, fractions, line_along
+from skvae.interpolation import INTERPOLATIONS, fractions, line_along
+from skvae.model.latent import LATENT_DENSITIES
+from skvae.model.layers import ACTIVATIONS
+from skvae.table import KINDS
 
 
 class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):

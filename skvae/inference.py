@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from skvae.generation import generate_in_order
-from skvae.latent import Prior
+from skvae.model.decoding import generate_in_order
+from skvae.model.latent import Prior
 from skvae.threads import at_most
 
 CELLS_PER_CHUNK = 2**18
@@ -78,7 +78,7 @@ def log_likelihood(vae, x, known, draws, density):
         The cells that count: the others are integrated out (Mattei & Frellsen, 2019).
     draws : tensor of shape (K, latent_dim)
     density : latent density
-        p(z): see `skvae.latent`.
+        p(z): see `skvae.model.latent`.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def complete(vae, x, given, n_draws, generator, density, *, noise=True, offset=N
     n_draws : int
     generator : torch.Generator
     density : latent density
-        p(z): see `skvae.latent`.
+        p(z): see `skvae.model.latent`.
     noise : bool, default=True
         Whether missing parts are drawn given z; False takes their means or most probable levels.
     offset : tensor of shape (n,), default=None

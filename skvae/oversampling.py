@@ -18,10 +18,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
-from skvae.columns import as_table
-from skvae.columns.joint import dense, join, numbers_like, plain, split, stack, take
-from skvae.columns.tables import as_frame
 from skvae.estimator import VAEEstimator
+from skvae.table import as_table
+from skvae.table.containers import as_frame
+from skvae.table.joint import dense, join, numbers_like, plain, split, stack, take
 
 DISCRETE = ("categorical", "bernoulli")
 """Kinds of column whose cells are taken from one row or another, never averaged."""

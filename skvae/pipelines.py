@@ -10,8 +10,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.columns.tables import as_frame
 from skvae.estimator import VAEEstimator
+from skvae.table.containers import as_frame
 
 ROUNDS = 20
 """How often rows that a step cannot take back are drawn again, at most."""

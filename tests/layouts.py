@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skvae.columns.encoder import Layout
+from skvae.table.table import Layout
 
 
 @dataclass(frozen=True)

@@ -22,24 +22,18 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(skvae.__path__, "skvae.")
 
 # what each file may import of the package; files not named here only use what an estimator fitted
 MAY_IMPORT = {
-    "columns": set(),
-    "likelihoods": set(),
-    "latent": {"threads"},
-    "paths": set(),
     "threads": set(),
-    "products": set(),
-    "layers": set(),
-    "generation": {"layers"},
-    "network": {"generation", "layers", "likelihoods"},
-    "steps": {"layers", "likelihoods", "network", "products"},
-    "inference": {"generation", "latent", "threads"},
-    "training": {"likelihoods", "network", "products", "steps", "threads"},
-    "base": {"columns", "inference", "latent", "network", "training"},
-    "estimator": {"base", "columns", "inference", "latent", "layers", "paths"},
-    "pipelines": {"columns", "estimator"},
+    "interpolation": set(),
+    "table": set(),
+    "model": {"threads"},
+    "engine": {"model", "threads"},
+    "inference": {"model", "threads"},
+    "base": {"engine", "inference", "model", "table"},
+    "estimator": {"base", "engine", "inference", "interpolation", "model", "table"},
+    "pipelines": {"estimator", "table"},
     "__init__": {"estimator", "persistence", "pipelines"},
 }
-TORCH_ONLY = ["generation", "layers", "likelihoods", "network", "steps", "threads", "training"]
+TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + ["threads"]
 
 
 def imports(path):

@@ -9,8 +9,8 @@ from scipy import integrate, stats
 
 from skvae import VAEEstimator, inference
 from skvae.inference import log_likelihood, standard_normal_draws, truncated
-from skvae.latent import Prior
-from skvae.network import build_vae
+from skvae.model.latent import Prior
+from skvae.model.network import build_vae
 
 
 def linear_model(latent_dim=2, n_columns=5, **params):

@@ -7,7 +7,7 @@ from scipy import stats
 from test_inference import linear_model
 
 from skvae import VAEEstimator
-from skvae.latent import LATENT_DENSITIES, Prior
+from skvae.model.latent import LATENT_DENSITIES, Prior
 
 
 @pytest.fixture(scope="module")

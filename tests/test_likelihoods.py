@@ -8,7 +8,7 @@ from reference import SlowVAE, level_logits, parts_of
 from scipy import special, stats
 from scipy.integrate import quad
 
-from skvae.likelihoods import (
+from skvae.model.likelihoods import (
     LOG_DISPERSION_MAX,
     LOG_STD_MIN,
     Bernoulli,
@@ -23,7 +23,7 @@ from skvae.likelihoods import (
     normal_log_prob,
     poisson_log_prob,
 )
-from skvae.network import build_vae
+from skvae.model.network import build_vae
 
 LEVELS, ORDERED, COMPONENTS = (2, 3, 5, 4), (0, 2, 4, 4), 3
 OWN = np.array([-2.0, -0.3, 0.0, 1.1])

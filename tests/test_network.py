@@ -14,10 +14,10 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
-from skvae.generation import generate_in_order
-from skvae.layers import ACTIVATIONS, MLP, AutoregressiveMLP
-from skvae.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, build_vae
-from skvae.network import kl_divergence as kl
+from skvae.model.decoding import generate_in_order
+from skvae.model.layers import ACTIVATIONS, MLP, AutoregressiveMLP
+from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, build_vae
+from skvae.model.network import kl_divergence as kl
 
 X = np.random.default_rng(3).normal(size=(60, 4)) @ np.random.default_rng(4).normal(size=(4, 4))
 POINTS = torch.linspace(-6, 6, 49, dtype=torch.float64) + 0.01  # not at the kink of relu

@@ -10,9 +10,9 @@ import torch
 from layouts import LAYOUTS, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
-from skvae.layers import ACTIVATIONS
-from skvae.network import INPUT_MAX, LOGVAR_MAX, build_vae
-from skvae.steps import AutogradStep, CapturedStep, FlatStep, make_step
+from skvae.engine.steps import AutogradStep, CapturedStep, FlatStep, make_step
+from skvae.model.layers import ACTIVATIONS
+from skvae.model.network import INPUT_MAX, LOGVAR_MAX, build_vae
 
 DECODERS = ["factorized", "autoregressive"]
 STEPS = {

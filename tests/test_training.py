@@ -12,10 +12,10 @@ import torch
 from layouts import LAYOUTS, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
-import skvae.training
+import skvae.engine.training
 from skvae import VAEEstimator
-from skvae.network import build_vae
-from skvae.training import _Plan, train
+from skvae.engine.training import _Plan, train
+from skvae.model.network import build_vae
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(90, 3)) @ RNG.normal(size=(3, 5)) + 0.3 * RNG.normal(size=(90, 5))
@@ -48,7 +48,7 @@ def settings(**changed):
 @pytest.fixture
 def steps(monkeypatch):
     """What the loop asks of its step, in order: rows, weight, noise, beta, learning rate."""
-    asked, make_step = [], skvae.training.make_step
+    asked, make_step = [], skvae.engine.training.make_step
 
     class Recorder:
         def __init__(self, step):
@@ -63,7 +63,7 @@ def steps(monkeypatch):
         def __getattr__(self, name):
             return getattr(self.step, name)
 
-    monkeypatch.setattr(skvae.training, "make_step", lambda *args, **kwargs: Recorder(make_step(*args, **kwargs)))
+    monkeypatch.setattr(skvae.engine.training, "make_step", lambda *args, **kwargs: Recorder(make_step(*args, **kwargs)))
     return asked
 
 

@@ -32,7 +32,7 @@ from records import mean_text, print_rows, recorder
 from torch.nn import functional as F
 
 from skvae import VAEEstimator
-from skvae.latent import LATENT_DENSITIES, Mixture
+from skvae.model.latent import LATENT_DENSITIES, Mixture
 
 warnings.simplefilter("ignore")
 
@@ -105,7 +105,8 @@ def trained_mixture(rows, seed, n_components=32):
     The KL term becomes log q(z | x) - log p(z) at the drawn z, and the mixture's parameters are trained beside the
     network's; all else is as in a default fit. Runs by autograd.
     """
-    from skvae import network, steps
+    from skvae.engine import steps
+    from skvae.model import network
 
     class MixturePriorVAE(network.VAE):
         def elbo_terms(self, x, noise):
@@ -129,7 +130,7 @@ def trained_mixture(rows, seed, n_components=32):
 
     estimator = VAEEstimator(latent_density="prior", handle_unknown="ignore", random_state=seed)
     estimator._build = lambda x, weight, seed: build(estimator, x, weight, seed)
-    from skvae import training
+    from skvae.engine import training
 
     make_step, training.make_step = training.make_step, lambda vae, x, *rest: steps.AutogradStep(vae, *rest)
     try:

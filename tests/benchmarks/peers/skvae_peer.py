@@ -7,9 +7,9 @@ import torch
 from worker import serve
 
 from skvae import VAEEstimator
-from skvae.columns.encoder import Layout
-from skvae.network import build_vae
-from skvae.training import train
+from skvae.engine.training import train
+from skvae.model.network import build_vae
+from skvae.table.table import Layout
 
 
 def prepare_loop(job, x):

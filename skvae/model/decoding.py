@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from skvae.layers import ACTIVATIONS, n_units
+from skvae.model.layers import ACTIVATIONS, n_units
 
 ROWS_PER_CHUNK = 8192
 """Rows whose decoder outputs are held at a time for the densities of given parts."""

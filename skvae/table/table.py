@@ -9,8 +9,8 @@ from numbers import Integral
 
 import numpy as np
 
-from skvae.columns.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column, order_of_columns
-from skvae.columns.marginals import QuantileMap, decode_part, in_units
+from skvae.table.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column, order_of_columns
+from skvae.table.quantiles import QuantileMap, decode_part, in_units
 
 PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
 """The kinds of part, in the order in which an encoded row groups them."""

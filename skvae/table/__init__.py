@@ -1,10 +1,10 @@
 """A table <-> the float matrix that the network reads and models.
 
 Imports nothing else of the package: what a column *is* (its kind, its units, its dtype) is settled here, what it is
-worth (its density) in :mod:`skvae.likelihoods`.
+worth (its density) in :mod:`skvae.model.likelihoods`.
 """
 
-from skvae.columns.encoder import KINDS, Layout, TableEncoder
-from skvae.columns.tables import TableReader, as_table
+from skvae.table.containers import TableReader, as_table
+from skvae.table.table import KINDS, Layout, TableEncoder
 
 __all__ = ["KINDS", "Layout", "TableEncoder", "TableReader", "as_table"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from skvae.products import LARGE, product
+from skvae.engine.matmul import LARGE, product
 from skvae.threads import one_blas_thread
 
 SHAPES = [(1, 1, 1), (1, 7, 4), (6, 1, 3), (5, 8, 1), (13, 33, 40), (130, 129, 128)]

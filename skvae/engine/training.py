@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from skvae.steps import AutogradStep, make_step
+from skvae.engine.steps import AutogradStep, make_step
 from skvae.threads import at_most, one_blas_thread
 
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skvae.generation import generate_in_order
-from skvae.layers import MLP, AutoregressiveMLP, arrays, load
-from skvae.likelihoods import Likelihood, held
+from skvae.model.decoding import generate_in_order
+from skvae.model.layers import MLP, AutoregressiveMLP, arrays, load
+from skvae.model.likelihoods import Likelihood, held
 
 N_COMPONENTS = 8
 """Normal components of a number's density under an autoregressive decoder."""

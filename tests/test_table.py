@@ -12,9 +12,9 @@ from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from skvae import VAEEstimator
-from skvae.columns import KINDS, TableEncoder, TableReader, as_table
-from skvae.columns.encoder import Layout
-from skvae.columns.marginals import QuantileMap
+from skvae.table import KINDS, TableEncoder, TableReader, as_table
+from skvae.table.quantiles import QuantileMap
+from skvae.table.table import Layout
 
 N = 40
 RNG = np.random.default_rng(5)

@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skvae.columns.marginals import QuantileMap, decode_part
+from skvae.table.quantiles import QuantileMap, decode_part
 
 COUNTS = ("poisson", "negative_binomial")
 

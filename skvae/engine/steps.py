@@ -9,9 +9,9 @@ import warnings
 
 import torch
 
-from skvae.layers import ACTIVATIONS, MLP, AutoregressiveMLP
-from skvae.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN
-from skvae.products import product
+from skvae.engine.matmul import product
+from skvae.model.layers import ACTIVATIONS, MLP, AutoregressiveMLP
+from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 

@@ -4,7 +4,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from skvae.columns.tables import as_frame
+from skvae.table.containers import as_frame
 
 
 def plain(y):

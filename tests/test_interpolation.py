@@ -11,7 +11,7 @@ from sklearn.datasets import load_wine
 from sklearn.exceptions import NotFittedError
 
 from skvae import VAEEstimator
-from skvae.paths import fractions, lerp, line_along, slerp
+from skvae.interpolation import fractions, lerp, line_along, slerp
 
 
 def mixed_wine():

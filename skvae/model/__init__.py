@@ -1,0 +1,1 @@
+"""p(x, z) and what it is made of: knows tensors only."""
