@@ -17,6 +17,7 @@ from skvae.inference import generate, posterior
 from skvae.model.latent import LATENT_DENSITIES, ROWS
 from skvae.model.network import build_vae, kl_divergence
 from skvae.table import TableEncoder, TableReader, as_table
+from skvae.threads import on_one_thread
 
 DEFAULT_STEPS = 6000
 """Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
@@ -34,6 +35,7 @@ LINES_OF_REPORT = 20
 class BaseVAE(CallbackSupportMixin, BaseEstimator):
     """Fitting, reading and writing; what a user calls stands in `VAEEstimator`."""
 
+    @on_one_thread
     @torch.inference_mode(False)
     def _fit(self, X, y, sample_weight, *, reset, n_epochs, schedule):
         """`fit` and `partial_fit`: check, encode, build, split, train, store."""
@@ -244,6 +246,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         values = self._reader.read(X, self.handle_unknown)
         return self._table.without_unknown(values) if self.handle_unknown == "ignore" else values
 
+    @on_one_thread
     def _density(self, name):
         """The latent density of this name, fitted when it is first asked for."""
         if name == "auto":
@@ -265,17 +268,20 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
     def _tensor(self, array):
         return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
 
+    @on_one_thread
     def _module_for(self, x):
         """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
         if x.dtype == torch.float32:
             return self.module_
         return copy.deepcopy(self.module_).to(x.device, x.dtype)
 
+    @on_one_thread
     def _posterior(self, X):
         parts = [posterior(self._module_for(x), x) for x, _, _ in self._encode(X)]
         z_mean, z_logvar = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return z_mean.cpu().numpy(), torch.exp(0.5 * z_logvar).cpu().numpy()
 
+    @on_one_thread
     def _latent_mean(self, row, name):
         """z_mean of one row, ndarray of shape (latent_dim,); `name` is what errors call it."""
         check_is_fitted(self)
@@ -297,6 +303,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         x = torch.from_numpy(self._table.encode(values)).to(self.module_.device)
         return posterior(self._module_for(x), x)[0][0].cpu().numpy()
 
+    @on_one_thread
     def _decode(self, z, generator):
         """Rows decoded from `z`; drawn from p(x | z) if there is a generator."""
         z = z.to(self.module_.device)

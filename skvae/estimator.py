@@ -551,7 +551,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         draws, density = standard_normal_draws(int(n_draws), self.module_.latent_dim, seed), self.latent_density_
         parts = []
         for x, known, log_jacobian in self._encode(X, to_score=True):
-            scores = log_likelihood(self._module_for(x), x, known, draws.to(x), density).cpu().numpy()
+            scores = log_likelihood(self._module_for(x), x, known, draws, density).cpu().numpy()
             parts.append(scores + log_jacobian.astype(scores.dtype))
         return np.concatenate(parts)
 

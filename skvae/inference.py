@@ -4,7 +4,6 @@ Every function works through its rows in chunks, so that memory stays bounded, a
 threads that wait for a busy core cost more than they bring.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.stats import qmc
 
 from skvae.model.decoding import generate_in_order
 from skvae.model.latent import Prior
-from skvae.threads import at_most
+from skvae.threads import on_one_thread
 
 CELLS_PER_CHUNK = 2**18
 """How many numbers the widest intermediate array may hold: memory stays bounded whatever the rows and the draws."""
@@ -27,25 +26,16 @@ PROPOSALS = 20
 """Proposals per row of a conditional sample."""
 
 
-def _on_one_thread(kernel):
-    """Run without gradients and on one thread."""
-
-    @functools.wraps(kernel)
-    def alone(*args, **kwargs):
-        with torch.no_grad(), at_most(1):
-            return kernel(*args, **kwargs)
-
-    return alone
-
-
-@_on_one_thread
+@torch.no_grad()
+@on_one_thread
 def posterior(vae, x):
     """Means and log-variances of q(z | x) of encoded rows, two tensors of shape (n, latent_dim)."""
     chunks = [vae.encode(rows) for rows in x.split(ROWS_PER_CHUNK)]
     return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
 
 
-@_on_one_thread
+@torch.no_grad()
+@on_one_thread
 def generate(vae, z, generator=None):
     """Parts decoded from `z`, drawn if there is a generator: see `VAE.generate`."""
     return torch.cat([vae.generate(points, generator) for points in z.split(ROWS_PER_CHUNK)])
@@ -62,7 +52,8 @@ def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
     return torch.from_numpy(draws).to(dtype)
 
 
-@_on_one_thread
+@torch.no_grad()
+@on_one_thread
 def log_likelihood(vae, x, known, draws, density):
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
@@ -84,6 +75,7 @@ def log_likelihood(vae, x, known, draws, density):
     -------
     log_likelihood : tensor of shape (n,), in nats of the encoded units
     """
+    draws = draws.to(x)
     log_q = Prior(vae.latent_dim).log_prob(draws)[:, None]  # (K, 1); the deviations are added below
     chunks = []
     widest = max([p.shape[0] for p in vae.parameters() if p.ndim == 2] + [vae.likelihood.n_outputs, 1])
@@ -98,7 +90,8 @@ def log_likelihood(vae, x, known, draws, density):
     return torch.cat(chunks)
 
 
-@_on_one_thread
+@torch.no_grad()
+@on_one_thread
 def complete(vae, x, given, n_draws, generator, density, *, noise=True, offset=None, centred=()):
     """Rows completed around their given parts, with importance weights (Mattei & Frellsen, 2019).
 
@@ -156,6 +149,7 @@ def resample(weights, n_samples, generator):
     return torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)
 
 
+@on_one_thread
 def fill(vae, table, values, n_copies, generator, density):
     """Values with their missing cells filled: with conditional means and most probable levels, or with draws.
 
@@ -194,6 +188,7 @@ def fill(vae, table, values, n_copies, generator, density):
     return copies
 
 
+@on_one_thread
 def sample_given(vae, table, row, n_samples, generator, density, *, noise=True):
     """Rows drawn around given cells, by importance resampling.
 

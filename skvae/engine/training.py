@@ -1,6 +1,7 @@
 """The training loop: batches, optimiser, schedules, early stopping. Knows tensors and modules, no scikit-learn."""
 
 import contextlib
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -8,7 +9,9 @@ import numpy as np
 import torch
 
 from skvae.engine.steps import AutogradStep, make_step
-from skvae.threads import at_most, one_blas_thread
+from skvae.model.network import has_own_modules
+from skvae.randomness import PrivateDraws
+from skvae.threads import callers_threads, on_one_thread
 
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
 
@@ -30,6 +33,7 @@ class History:
     n_steps: int = 0
 
 
+@on_one_thread
 def train(
     vae,
     x,
@@ -102,6 +106,13 @@ def train(
     start = _copy_state(vae)
     history = History()
 
+    take_step = step
+    look = None if watch is None else watch.look
+    if has_own_modules(vae):
+        draws = PrivateDraws(generator.initial_seed(), vae.device)
+        take_step = functools.partial(draws.run, step)
+        look = None if watch is None else functools.partial(draws.run, watch.look)
+
     modes = isinstance(step, AutogradStep)  # modules of one's own may behave otherwise in training
     work = rows_per_batch * sum(p.numel() for p in vae.parameters())
 
@@ -111,9 +122,8 @@ def train(
 
     with contextlib.ExitStack() as stack:
         stack.callback(step.release)  # the module's parameters are its own again, whatever happens
-        stack.enter_context(_private_rng(vae, generator))
-        stack.enter_context(at_most(torch.get_num_threads() if work >= WORK_PER_THREAD else 1))
-        stack.enter_context(one_blas_thread())
+        if work >= WORK_PER_THREAD:
+            stack.enter_context(callers_threads())
         stack.enter_context(np.errstate(all="ignore"))  # an overflow is found in the loss
         stack.enter_context(torch.set_grad_enabled(modes))
         for epoch in range(n_epochs):
@@ -121,7 +131,7 @@ def train(
                 vae.train()
             for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
                 rows_weight = None if weight is None else weight[rows]
-                step(
+                take_step(
                     x.index_select(0, rows), rows_weight, noise, plan.beta(history.n_steps), plan.rate(history.n_steps)
                 )
                 history.n_steps += 1
@@ -132,7 +142,7 @@ def train(
             if not math.isfinite(history.loss_curve[-1]):
                 give_up(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
             if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
-                history.validation_scores.append(watch.look())
+                history.validation_scores.append(look())
                 tired = patience is not None and watch.n_without_gain >= patience
                 if tired and not plan.descending and watch.best_state is not None:
                     vae.load_state_dict(watch.best_state)
@@ -143,7 +153,7 @@ def train(
             give_up("the weights are no longer finite")
         if watch is not None:
             if watch.best_state is None:  # stopped before the first look
-                history.validation_scores.append(watch.look())
+                history.validation_scores.append(look())
             if watch.best_state is None:
                 give_up("the validation score is not finite")
             vae.load_state_dict(watch.best_state)
@@ -209,15 +219,3 @@ class _Watch:
 def _copy_state(vae):
     """A copy of every parameter and buffer: `state_dict` alone only refers to them."""
     return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
-
-
-@contextlib.contextmanager
-def _private_rng(vae, generator):
-    """Custom modules may draw (dropout) from torch's global generator: lend it a seed, then put its state back."""
-    devices = [vae.device] if vae.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(generator.initial_seed())
-        if devices:
-            with torch.cuda.device(devices[0]):
-                torch.cuda.manual_seed(generator.initial_seed())
-        yield

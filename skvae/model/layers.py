@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skvae.threads import on_one_thread
+
 aten = torch.ops.aten
 
 
@@ -184,6 +186,7 @@ def n_units(layer, rank, n_ranks):
     return int((unit_degrees(layer.out_features, n_ranks) <= rank).sum())
 
 
+@on_one_thread
 def arrays(module):
     """Parameters and buffers as numpy arrays of their own, by name."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
@@ -201,5 +204,6 @@ def load(module, arrays, training):
     return module.train(training)
 
 
+@on_one_thread
 def _rebuild(cls, args, arrays, training):
     return load(cls(*args), arrays, training)

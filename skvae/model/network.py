@@ -9,6 +9,8 @@ from torch import nn
 from skvae.model.decoding import generate_in_order
 from skvae.model.layers import MLP, AutoregressiveMLP, arrays, load
 from skvae.model.likelihoods import Likelihood, held
+from skvae.randomness import PrivateDraws
+from skvae.threads import on_one_thread
 
 N_COMPONENTS = 8
 """Normal components of a number's density under an autoregressive decoder."""
@@ -145,7 +147,12 @@ def kl_divergence(z_mean, z_logvar):
 
 def is_custom(module):
     """Whether a module came from a user's factory."""
-    return not isinstance(module, MLP)
+    return type(module) not in (MLP, AutoregressiveMLP)
+
+
+def has_own_modules(vae):
+    """Whether the encoder or the decoder came from a user's factory: such modules may draw from torch's generators."""
+    return is_custom(vae.encoder) or is_custom(vae.decoder)
 
 
 def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
@@ -166,7 +173,7 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
     decoder : "factorized", "autoregressive", callable or torch.nn.Module
         Likewise.
     seed : int
-        All initial weights follow from it. A factory finds torch's global generator seeded with it, and the
+        All initial weights follow from it. A factory finds torch's default generator seeded with it, and the
         generator's former state is put back afterwards.
 
     Returns
@@ -177,16 +184,14 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
     likelihood = Likelihood(layout, N_COMPONENTS if autoregressive else 0)
     generator = torch.Generator().manual_seed(seed)
     hidden = tuple(hidden_layer_sizes)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator)
-        if autoregressive:
-            inputs, outputs = (
-                [layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part)
-            )
-            decoder = AutoregressiveMLP(latent_dim, inputs, outputs, hidden[::-1], activation, generator)
-        else:
-            decoder = _make("decoder", decoder, latent_dim, likelihood.n_outputs, hidden[::-1], activation, generator)
+    draws = PrivateDraws(seed, torch.device("cpu"))
+    encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator, draws)
+    if autoregressive:
+        inputs, outputs = ([layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part))
+        decoder = AutoregressiveMLP(latent_dim, inputs, outputs, hidden[::-1], activation, generator)
+    else:
+        sizes = (latent_dim, likelihood.n_outputs)
+        decoder = _make("decoder", decoder, *sizes, hidden[::-1], activation, generator, draws)
     if not is_custom(decoder):
         with torch.no_grad():
             start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
@@ -194,10 +199,15 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
     return VAE(encoder, decoder, likelihood.float(), latent_dim)
 
 
-def _make(role, factory, n_inputs, n_outputs, hidden, activation, generator):
-    """The encoder or the decoder, and a check that a custom one maps (n, n_inputs) to (n, n_outputs)."""
+def _make(role, factory, n_inputs, n_outputs, hidden, activation, generator, draws):
+    """The encoder or the decoder."""
     if factory is None or isinstance(factory, str):
         return MLP((n_inputs, *hidden, n_outputs), activation, generator)
+    return draws.run(_make_custom, role, factory, n_inputs, n_outputs)
+
+
+def _make_custom(role, factory, n_inputs, n_outputs):
+    """The module of a user's, and a check that it maps (n, n_inputs) to (n, n_outputs)."""
     module = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(n_inputs, n_outputs)
     if not isinstance(module, nn.Module):
         raise TypeError(
@@ -219,6 +229,7 @@ def _make(role, factory, n_inputs, n_outputs, hidden, activation, generator):
     return module
 
 
+@on_one_thread
 def _rebuild_vae(encoder, decoder, layout, n_components, latent_dim, arrays, training):
     likelihood = load(
         Likelihood(layout, n_components),
