@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skvae.engine.training import train
+from skvae.exceptions import DivergenceError
 from skvae.inference import generate, posterior
 from skvae.model.latent import LATENT_DENSITIES, ROWS
 from skvae.model.network import build_vae, kl_divergence
@@ -77,8 +78,8 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
                 on_epoch=self._epoch_hook(context, hook_args, n_epochs, probe),
             )
             self._store(history, probe, goes_on=not reset and not schedule)
-        except FloatingPointError as error:
-            raise ValueError(self._describe_divergence(x, error)) from error
+        except DivergenceError as error:
+            raise DivergenceError(self._describe_divergence(x, error)) from error
         self._adam_state = None if schedule else adam_state
         context.call_on_fit_task_end(**hook_args, reconstruction_attributes=dict)
         return self
@@ -224,7 +225,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         weight = torch.ones_like(z_mean[:, 0]) if weight is None else weight
         latents = [a.cpu().float().numpy() for a in (z_mean, torch.exp(0.5 * z_logvar), weight)]
         if not all(np.isfinite(a).all() for a in latents):
-            raise FloatingPointError("the latent means are no longer finite")
+            raise DivergenceError("the latent means are no longer finite")
         if goes_on:  # a stream's rows so far, thinned out
             latents = _evenly(ROWS, *[np.concatenate(pair) for pair in zip(self._posteriors, latents, strict=True)])
         self._posteriors = latents

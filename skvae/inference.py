@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from skvae.model.decoding import generate_in_order
+from skvae.model import generation
 from skvae.model.latent import Prior
 from skvae.threads import on_one_thread
 
@@ -37,8 +37,8 @@ def posterior(vae, x):
 @torch.no_grad()
 @on_one_thread
 def generate(vae, z, generator=None):
-    """Parts decoded from `z`, drawn if there is a generator: see `VAE.generate`."""
-    return torch.cat([vae.generate(points, generator) for points in z.split(ROWS_PER_CHUNK)])
+    """Parts decoded from `z`, drawn if there is a generator: see `skvae.model.generation.generate`."""
+    return torch.cat([generation.generate(vae, points, generator) for points in z.split(ROWS_PER_CHUNK)])
 
 
 def standard_normal_draws(n_draws, latent_dim, seed, dtype=torch.float64):
@@ -132,7 +132,7 @@ def complete(vae, x, given, n_draws, generator, density, *, noise=True, offset=N
     log_p = density.log_prob(z)
     log_q = Prior(latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
     log_proposal = torch.logaddexp(log_q + math.log(n_near / n_draws), log_p + math.log1p(-n_near / n_draws))
-    parts, log_prob = generate_in_order(vae, z, generator if noise else None, x, given, offset, centred=centred)
+    parts, log_prob = generation.generate_in_order(vae, z, generator if noise else None, x, given, offset, centred=centred)
     return parts, torch.softmax(log_prob + log_p - log_proposal, dim=1)
 
 
@@ -169,9 +169,9 @@ def fill(vae, table, values, n_copies, generator, density):
     copies : ndarray of shape (n_copies or 1, n, n_features)
     """
     # where no part reads another, the mean of means has less noise than that of draws (Rao & Blackwell)
-    centred = () if n_copies or vae.autoregressive else table.linear_parts
+    centred = () if n_copies or not vae.decoder.independent else table.linear_parts
     copies = np.repeat(values[None], n_copies or 1, axis=0)
-    n_draws = max(n_copies or 1, DRAWS_IN_ORDER if vae.autoregressive else DRAWS_TO_IMPUTE)
+    n_draws = max(n_copies or 1, DRAWS_TO_IMPUTE if vae.decoder.independent else DRAWS_IN_ORDER)
     rows = np.flatnonzero(np.isnan(values).any(1))
     for chunk in np.array_split(rows, math.ceil(len(rows) / 64)) if len(rows) else ():
         drawn, weights = _complete_values(vae, table, values[chunk], n_draws, generator, density, centred=centred)

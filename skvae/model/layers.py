@@ -1,5 +1,6 @@
-"""What networks are made of: activations with their derivatives, and perceptrons, plain and autoregressive."""
+"""What networks are made of: activations with their derivatives, and perceptrons."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -126,64 +127,18 @@ def _empty_linear(n_in, n_out):
     return layer
 
 
-class AutoregressiveMLP(MLP):
-    """A decoder that reads z *and the parts before*: (n, latent_dim), (n, n_inputs) -> (n, n_outputs).
-
-    The weights are masked as in MADE (Germain et al., 2015): every hidden unit has a degree, reads the parts of a rank below
-    it and the hidden units of a degree up to it, and is read by the outputs of parts of a rank from it on. z is read by all.
-
-    Parameters
-    ----------
-    latent_dim : int
-    input_ranks, output_ranks : sequence of int
-        Rank of the part that each input, and each output, belongs to.
-    hidden : sequence of int
-        Widths of the hidden layers.
-    activation : str
-    generator : torch.Generator or None
-    """
-
-    def __init__(self, latent_dim, input_ranks, output_ranks, hidden, activation, generator=None):
-        super().__init__((latent_dim + len(input_ranks), *hidden, len(output_ranks)), activation, generator)
-        self.latent_dim, self.input_ranks, self.output_ranks = latent_dim, tuple(input_ranks), tuple(output_ranks)
-        n_ranks = max((*self.input_ranks, *self.output_ranks), default=0) + 1
-        below = torch.tensor([-1] * latent_dim + [rank + 1 for rank in self.input_ranks])
-        for i, layer in enumerate(self.layers):
-            last = i == len(self.layers) - 1
-            degrees = torch.tensor(self.output_ranks) if last else unit_degrees(layer.out_features, n_ranks)
-            mask = (below[None, :] <= degrees[:, None]).to(layer.weight.dtype)
-            layer.register_buffer("mask", mask, persistent=False)
-            with torch.no_grad():
-                layer.weight.mul_(mask)
-            below = degrees
-
-    def forward(self, z, inputs):
-        """Outputs of shape (..., n, n_outputs) for z of shape (..., n, latent_dim) and inputs of shape (n, n_inputs)."""
-        first = self.layers[0]
-        weight = first.weight * first.mask
-        return self.after_first(
-            F.linear(z, weight[:, : self.latent_dim]) + F.linear(inputs, weight[:, self.latent_dim :], first.bias)
-        )
-
-    def after_first(self, sums):
-        """Outputs, shape (..., n_outputs), from the sums of the first layer, shape (..., sizes[1])."""
-        for layer in self.layers[1:]:
-            sums = F.linear(ACTIVATIONS[self.activation](sums), layer.weight * layer.mask, layer.bias)
-        return sums
-
-    def __reduce__(self):
-        args = (self.latent_dim, self.input_ranks, self.output_ranks, self.sizes[1:-1], self.activation)
-        return _rebuild, (AutoregressiveMLP, args, arrays(self), self.training)
+def layers_of(network: nn.Module) -> list[nn.Linear] | None:
+    """Layers of a built-in network, from its inputs to its outputs; None for a network of any other class."""
+    if type(network) is MLP:
+        return list(network.layers)
+    return None
 
 
-def unit_degrees(n_hidden, n_ranks):
-    """Degrees of a layer's hidden units, shape (n_hidden,): evenly from 0 to n_ranks - 1, in order."""
-    return torch.arange(n_hidden) * n_ranks // max(1, n_hidden)
-
-
-def n_units(layer, rank, n_ranks):
-    """How many of a layer's hidden units have a degree up to `rank`."""
-    return int((unit_degrees(layer.out_features, n_ranks) <= rank).sum())
+def portable(network: nn.Module) -> nn.Module:
+    """What to pickle for a network, so that the file loads where there is no GPU."""
+    if layers_of(network) is not None:
+        return network
+    return copy.deepcopy(network).cpu()
 
 
 @on_one_thread
