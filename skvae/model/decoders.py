@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skvae.model.layers import ACTIVATIONS, MLP, arrays, layers_of, load, portable
+from skvae.model.layers import ACTIVATIONS, MLP, arrays, load, mlp_of, portable
 from skvae.threads import on_one_thread
 
 if TYPE_CHECKING:
@@ -69,9 +69,13 @@ class Decoder(nn.Module, abc.ABC):
         """int : number of cells of the row that the network reads behind z, either all n_inputs or 0."""
 
     @property
-    def layers(self) -> list[nn.Linear] | None:
-        """list of torch.nn.Linear or None : layers of a built-in network; None if the network is the user's."""
-        return layers_of(self.network)
+    def layers(self) -> Sequence[nn.Linear] | None:
+        """torch.nn.ModuleList of torch.nn.Linear or None : layers of a built-in network; None if the network is the user's."""
+        mlp = mlp_of(self.network)
+        if mlp is None:
+            return None
+
+        return mlp.layers
 
     @abc.abstractmethod
     def weight_masks(self) -> list[torch.Tensor | None]:
@@ -154,7 +158,9 @@ class FactorizedDecoder(Decoder):
         generator: torch.Generator,
     ) -> FactorizedDecoder:
         """See `Decoder`."""
-        return cls(MLP((latent_dim, *hidden, len(output_part)), activation, generator), output_part)
+        network = MLP((latent_dim, *hidden, len(output_part)), activation, generator)
+
+        return cls(network, output_part)
 
     @property
     def n_row_inputs(self) -> int:
@@ -172,11 +178,14 @@ class FactorizedDecoder(Decoder):
 
         # custom networks are promised a matrix
         outputs = self.network(z.flatten(0, -2))
+
         return outputs.unflatten(0, z.shape[:-1])
 
     def begin(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> Reader:
         """See `Decoder`."""
-        return _FactorizedReader(self.network(z.flatten(0, 1)), self.output_part)
+        outputs = self.network(z.flatten(0, 1))
+
+        return _FactorizedReader(outputs, self.output_part)
 
     def __reduce__(self) -> tuple:
         return _rebuild_factorized, (portable(self.network), self.output_part, self.training)
@@ -208,6 +217,7 @@ class _FactorizedReader(Reader):
 @on_one_thread
 def _rebuild_factorized(network: nn.Module, output_part: tuple[int, ...], training: bool) -> FactorizedDecoder:
     decoder = FactorizedDecoder(network, output_part)
+
     return decoder.train(training)
 
 
@@ -238,6 +248,7 @@ class AutoregressiveDecoder(Decoder):
     name = "autoregressive"
     n_components = 8
     independent = False
+    network: MLP
 
     def __init__(
         self,
@@ -250,6 +261,7 @@ class AutoregressiveDecoder(Decoder):
     ) -> None:
         sizes = (latent_dim + layout.n_inputs, *hidden, len(output_part))
         super().__init__(MLP(sizes, activation, generator), output_part)
+
         self.latent_dim = latent_dim
         self.layout = layout
         self._cut_weights()
@@ -270,19 +282,25 @@ class AutoregressiveDecoder(Decoder):
     @torch.no_grad()
     def _cut_weights(self) -> None:
         """Make the mask of each layer, and set the weights it cuts to 0."""
-        layers = self.network.layers
-        # lowest degree that may read an input: any for z, the one above its rank for a cell of the row
-        below = torch.tensor([-1] * self.latent_dim + [self.layout.rank[part] + 1 for part in self.layout.input_parts])
+        ranks = torch.tensor(self.layout.rank, dtype=torch.long)
+        input_ranks = ranks[self.layout.input_parts]
+        output_ranks = ranks[list(self.output_part)]
 
-        for i, layer in enumerate(layers):
-            if i == len(layers) - 1:
-                degrees = torch.tensor([self.layout.rank[part] for part in self.output_part])
-            else:
+        # the lowest degree that may read an input: any for z, the one above its rank for a cell of the row
+        lowest = torch.cat([torch.full((self.latent_dim,), -1), input_ranks + 1])
+
+        for i, layer in enumerate(self.network.layers):
+            if i + 1 < len(self.network.layers):
                 degrees = unit_degrees(layer.out_features, self.layout.n_parts)
-            mask = (below[None, :] <= degrees[:, None]).to(layer.weight.dtype)
-            self.register_buffer(f"mask_{i}", mask, persistent=False)
+            else:
+                degrees = output_ranks
+
+            mask = (lowest <= degrees[:, None]).to(layer.weight.dtype)
             layer.weight.mul_(mask)
-            below = degrees
+
+            # made again from the layout, not stored
+            self.register_buffer(f"mask_{i}", mask, persistent=False)
+            lowest = degrees
 
     @property
     def n_row_inputs(self) -> int:
@@ -291,32 +309,48 @@ class AutoregressiveDecoder(Decoder):
 
     def weight_masks(self) -> list[torch.Tensor | None]:
         """See `Decoder`."""
-        return [self.get_buffer(f"mask_{i}") for i in range(len(self.network.layers))]
+        return [self._mask(i) for i in range(len(self.network.layers))]
+
+    def _mask(self, i: int) -> torch.Tensor:
+        return self.get_buffer(f"mask_{i}")
 
     def forward(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> torch.Tensor:
         """See `Decoder`."""
+        if inputs is None:
+            raise ValueError("An autoregressive decoder reads the rows beside z: pass their cells as `inputs`.")
+
         first = self.network.layers[0]
-        weight = first.weight * self.weight_masks()[0]
+        weight = first.weight * self._mask(0)
+
+        # several z may go with one row, which is multiplied once for them all
         by_z = F.linear(z, weight[:, : self.latent_dim])
         by_row = F.linear(inputs, weight[:, self.latent_dim :], first.bias)
+
         return self.after_first(by_z + by_row)
 
     def after_first(self, sums: torch.Tensor) -> torch.Tensor:
         """Outputs, shape (..., n_outputs), from the sums of the first layer, shape (..., its width)."""
         activation = ACTIVATIONS[self.network.activation]
-        for layer, mask in zip(self.network.layers[1:], self.weight_masks()[1:], strict=True):
-            sums = F.linear(activation(sums), layer.weight * mask, layer.bias)
+
+        for i, layer in enumerate(self.network.layers):
+            if i > 0:
+                sums = F.linear(activation(sums), layer.weight * self._mask(i), layer.bias)
+
         return sums
 
     def begin(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> Reader:
         """See `Decoder`."""
         first = self.network.layers[0]
-        sums = F.linear(z, first.weight[:, : self.latent_dim], first.bias)  # (n, n_draws, width)
+
+        # the weights that the mask cuts are 0 already; (n, n_draws, width)
+        sums = F.linear(z, first.weight[:, : self.latent_dim], first.bias)
         if inputs is not None:
             sums += F.linear(inputs, first.weight[:, self.latent_dim :])[:, None]
+
         return _OrderedReader(self, sums.flatten(0, 1))
 
     def __reduce__(self) -> tuple:
+        # as arrays, for a pickled view would carry the whole buffer that it is a part of
         hidden = self.network.sizes[1:-1]
         args = (self.latent_dim, self.layout, self.output_part, hidden, self.network.activation)
         return _rebuild_autoregressive, (args, arrays(self), self.training)
@@ -325,8 +359,8 @@ class AutoregressiveDecoder(Decoder):
 class _OrderedReader(Reader):
     """Only what a part depends on is computed for it.
 
-    The first layer's sums grow by each part taken. Of every layer, the units of a higher degree, which stand behind the others,
-    are left out.
+    The first layer's sums grow by each part taken. In every layer the units of a higher degree, which stand behind the
+    others, are left out.
 
     Parameters
     ----------
@@ -350,7 +384,7 @@ class _OrderedReader(Reader):
 
         activation = ACTIVATIONS[self._decoder.network.activation]
         width = self._n_units(self._layers[0], part)
-        h = activation(self._sums[rows][:, :width])
+        h = activation(self._sums[rows][:, :width])  # (len(rows), width)
 
         for layer in self._layers[1:-1]:
             n_in = width
@@ -358,11 +392,13 @@ class _OrderedReader(Reader):
             h = activation(F.linear(h, layer.weight[:width, :n_in], layer.bias[:width]))
 
         last = self._layers[-1]
+
         return F.linear(h, last.weight[own, :width], last.bias[own])
 
     def _n_units(self, layer: nn.Linear, part: int) -> int:
         """How many of a layer's units have a degree up to the rank of the part."""
         degrees = unit_degrees(layer.out_features, self._layout.n_parts)
+
         return int((degrees <= self._layout.rank[part]).sum())
 
     def all_outputs(self, rows: torch.Tensor) -> torch.Tensor:
@@ -371,6 +407,7 @@ class _OrderedReader(Reader):
     def take(self, part: int, parts: torch.Tensor, rows: slice | torch.Tensor) -> None:
         cells = torch.nonzero(self._input_part == part)[:, 0]
         weight = self._layers[0].weight[:, self._decoder.latent_dim + cells]
+
         self._sums[rows] += input_cells(self._layout, part, parts[rows]) @ weight.t()
 
 
@@ -397,11 +434,14 @@ def input_cells(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:
     value = parts[:, part]
     if part >= layout.n_numbers:
         levels = F.one_hot(value.long(), layout.n_levels[part - layout.n_numbers])
+
         return levels.to(value.dtype)
 
     observed = torch.ones_like(value)
     gate = layout.gate[part]
+
     if part < layout.n_counts:
+        # the network reads the standardised logarithm
         location, scale = layout.count_scales[part]
         value = (torch.log1p(value) - location) / scale
     elif gate >= 0:
@@ -411,6 +451,7 @@ def input_cells(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:
 
     if part in layout.flagged:
         return torch.stack([value * observed, observed], dim=1)
+
     return value[:, None]
 
 
@@ -419,5 +460,8 @@ def _rebuild_autoregressive(args: tuple, arrays: dict, training: bool) -> Autore
     return load(AutoregressiveDecoder(*args), arrays, training)
 
 
-DECODERS: dict[str, type[Decoder]] = {cls.name: cls for cls in (FactorizedDecoder, AutoregressiveDecoder)}
+DECODERS: dict[str, type[Decoder]] = {
+    FactorizedDecoder.name: FactorizedDecoder,
+    AutoregressiveDecoder.name: AutoregressiveDecoder,
+}
 """Decoders by name."""
