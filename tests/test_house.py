@@ -23,23 +23,33 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(skvae.__path__, "skvae.")
 # what each file may import of the package; files not named here only use what an estimator fitted
 MAY_IMPORT = {
     "threads": set(),
+    "randomness": {"threads"},
     "interpolation": set(),
     "table": set(),
-    "model": {"threads"},
-    "engine": {"model", "threads"},
+    "model": {"randomness", "threads"},
+    "engine": {"model", "randomness", "threads"},
     "inference": {"model", "threads"},
-    "base": {"engine", "inference", "model", "table"},
+    "base": {"engine", "inference", "model", "table", "threads"},
     "estimator": {"base", "engine", "inference", "interpolation", "model", "table"},
     "pipelines": {"estimator", "table"},
     "__init__": {"estimator", "persistence", "pipelines"},
 }
-TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + ["threads"]
+TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + [
+    "randomness",
+    "threads",
+]
 
 
 def imports(path):
-    """Full names of the modules that a file imports, wherever in it."""
+    """Full names of the modules that a file imports when it runs, wherever in it."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        # what annotations alone name is not imported
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body.clear()
+
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
