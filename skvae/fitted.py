@@ -16,7 +16,8 @@ from skvae.conditioning import fill, sample_given
 from skvae.engine.training import AdamState
 from skvae.inference import generate, log_likelihood, posterior, standard_normal_draws
 from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
-from skvae.model.network import VAE, from_state, to_state
+from skvae.model.network import VAE
+from skvae.model.state import from_state, to_state
 from skvae.table import EncodedRows, Table
 from skvae.threads import on_one_thread
 
