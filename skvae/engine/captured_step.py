@@ -1,5 +1,7 @@
 """The step by hand for CUDA devices, where the launches of its hundred small kernels would take longer than the kernels."""
 
+from __future__ import annotations
+
 import functools
 import warnings
 from collections.abc import Callable
@@ -10,24 +12,28 @@ from skvae.engine.adam import AdamState
 from skvae.engine.flat_step import FlatStep
 from skvae.model.network import VAE
 
-Capture = Callable[[Callable[[], object], torch.device], Callable[[], object]]
+Call = Callable[[], object]
+
+Capture = Callable[[Call, torch.device], Call]
 """``capture(function, device)`` returns a function that repeats what `function` does on the device."""
 
 
-def cuda_graph(function: Callable[[], object], device: torch.device) -> Callable[[], object]:
+def cuda_graph(function: Call, device: torch.device) -> Call:
     """A function without arguments that repeats on `device`, in one launch, all that `function` does there."""
     graph = torch.cuda.CUDAGraph()
+
     # other threads may use the device meanwhile
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         function()
+
     return graph.replay
 
 
 class CapturedStep(FlatStep):
     """A `FlatStep` whose kernels are captured once and then repeated in one launch.
 
-    The first step on a number of rows runs as it is, for what libraries set up on their first use. The second is captured and,
-    from then on, repeated: whatever changes is copied to where the captured kernels read it.
+    The first step on a number of rows runs as it is, for what libraries set up on their first use. The second is captured, and
+    repeated from then on: whatever changes is copied to where the captured kernels read it.
 
     Parameters
     ----------
@@ -41,7 +47,7 @@ class CapturedStep(FlatStep):
     ) -> None:
         super().__init__(vae, penalty, adam_state)
         self.capture = capture
-        self.repeats: dict[int, tuple[list[torch.Tensor | None], Callable[[], object]]] = {}
+        self.repeats: dict[int, _Repeat] = {}
 
     def __call__(
         self,
@@ -56,38 +62,67 @@ class CapturedStep(FlatStep):
         if n not in self.workspaces:
             super().__call__(x, weight, noise, beta, learning_rate)
             return
+
         if n not in self.repeats:
-            self.repeats[n] = self._repeat(x, weight, noise)
+            self.repeats[n] = _Repeat(super().__call__, x, weight, noise, self.capture)
+        self.repeats[n](x, weight, noise, beta, learning_rate)
 
-        places, repeat = self.repeats[n]
-        for place, value in zip(places, (x, weight, noise, beta, learning_rate), strict=True):
-            if place is None:
-                continue
-            if torch.is_tensor(value):
-                place.copy_(value)
-            else:
-                place.fill_(value)
-        repeat()
 
-    def _repeat(
-        self, x: torch.Tensor, weight: torch.Tensor | None, noise: torch.Tensor
-    ) -> tuple[list[torch.Tensor | None], Callable[[], object]]:
-        """The tensors that the inputs are read from, and the function that steps once from there."""
-        weight_place = None
-        if weight is not None:
-            weight_place = torch.empty_like(weight)
-        beta_place = x.new_empty(())
+class _Repeat:
+    """A step that reads its inputs from tensors of its own.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(x, weight, noise, beta, learning_rate)``
+    x, weight, noise
+        Inputs of the shapes and types to come.
+    capture : callable
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., None],
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        noise: torch.Tensor,
+        capture: Capture,
+    ) -> None:
+        self.x = torch.empty_like(x)
+        self.weight = None if weight is None else torch.empty_like(weight)
+        self.noise = torch.empty_like(noise)
+        self.beta = x.new_empty(())
         # Adam reads its rate in single precision
-        rate_place = torch.empty((), dtype=torch.float32, device=x.device)
-        places = [torch.empty_like(x), weight_place, torch.empty_like(noise), beta_place, rate_place]
+        self.learning_rate = torch.empty((), dtype=torch.float32, device=x.device)
 
-        step = functools.partial(super().__call__, *places)
-        try:
-            repeat = self.capture(step, x.device)
-        except RuntimeError as error:
-            message = (
-                f"Training goes on without a CUDA graph, and more slowly, since the step could not be captured: {error}"
-            )
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-            repeat = step
-        return places, repeat
+        call = functools.partial(step, self.x, self.weight, self.noise, self.beta, self.learning_rate)
+        self.repeat = _captured(call, x.device, capture)
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        noise: torch.Tensor,
+        beta: float | torch.Tensor,
+        learning_rate: float | torch.Tensor,
+    ) -> None:
+        self.x.copy_(x)
+        if self.weight is not None and weight is not None:
+            self.weight.copy_(weight)
+        self.noise.copy_(noise)
+        self.beta.fill_(beta)
+        self.learning_rate.fill_(learning_rate)
+
+        self.repeat()
+
+
+def _captured(call: Call, device: torch.device, capture: Capture) -> Call:
+    """What repeats the call; the call itself, and a warning, if it cannot be captured."""
+    try:
+        return capture(call, device)
+    except RuntimeError as error:
+        message = (
+            f"Training goes on without a CUDA graph, and more slowly, since the step could not be captured: {error}"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return call

@@ -45,10 +45,12 @@ def product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Callable[[],
 
     on_cpu = a.device.type == "cpu"
     is_large = a.shape[0] * a.shape[1] * b.shape[1] >= LARGE
+
     if is_large and _ONEDNN and on_cpu and a.dtype == torch.float32:
         return functools.partial(_by_onednn, a, b, out)
     if not is_large and _OPENBLAS and on_cpu and out.is_contiguous():
         return functools.partial(np.dot, a.numpy(), b.numpy(), out.numpy())
+
     return functools.partial(torch.mm, a, b, out=out)
 
 
@@ -60,4 +62,5 @@ def _dense(matrix: torch.Tensor) -> torch.Tensor:
     """The matrix, or a copy without gaps in memory: with gaps, oneDNN falls back to loops a thousand times as slow."""
     if matrix.is_contiguous() or matrix.t().is_contiguous():
         return matrix
+
     return matrix.t().contiguous().t()

@@ -4,38 +4,49 @@ Both minimise ``mean(weight * (-log p(x | z) + beta KL)) + penalty / 2 * |weight
 readable one defines the fast one.
 """
 
+from __future__ import annotations
+
 import torch
+from torch import nn
 
 from skvae.engine.adam import BETA1, BETA2, EPS, AdamState
 from skvae.engine.captured_step import CapturedStep
 from skvae.engine.flat_step import FlatStep
-from skvae.model.layers import layers_of
+from skvae.model.layers import mlp_of
 from skvae.model.network import INPUT_MAX, VAE
 
 
 def make_step(
     vae: VAE, x: torch.Tensor, penalty: float, adam_state: AdamState | None = None
-) -> "AutogradStep | FlatStep":
+) -> AutogradStep | FlatStep:
     """The fastest step that can train `vae` on rows like `x`, tensor of shape (n, layout.width)."""
     if not _is_hand_written(vae) or not _is_near(vae, x):
         return AutogradStep(vae, penalty, adam_state)
+
+    # the launches of so many small kernels would take longer than the kernels
     if vae.device.type == "cuda":
         return CapturedStep(vae, penalty, adam_state)
+
     return FlatStep(vae, penalty, adam_state)
 
 
 def _is_hand_written(vae: VAE) -> bool:
     """Whether the gradients of both networks are written out by hand."""
     layers = vae.decoder.layers
-    if layers_of(vae.encoder) is None or layers is None:
+    if mlp_of(vae.encoder) is None or layers is None:
         return False
+
+    # a single layer that reads the row, too, is left to autograd
     return vae.decoder.n_row_inputs == 0 or len(layers) > 1
 
 
 def _is_near(vae: VAE, x: torch.Tensor) -> bool:
-    """Whether the network reads at least one cell, and all of them as they are: the fast step does not clamp its inputs."""
+    """Whether there are cells to read, all within the limit that `VAE.inputs` holds them in and the step by hand does not."""
     cells = x[:, vae.likelihood.layout.first_number :]
-    return cells.shape[1] > 0 and float(cells.abs().max()) <= INPUT_MAX
+    if cells.shape[1] == 0:
+        return False
+
+    return float(cells.abs().max()) <= INPUT_MAX
 
 
 class AutogradStep:
@@ -53,37 +64,30 @@ class AutogradStep:
     Attributes
     ----------
     by_autograd : bool
-        True: the step needs gradients to be recorded, and modules that are in training mode.
+        True: gradients must be recorded, and modules are to be in training mode.
     """
 
     by_autograd = True
 
     def __init__(self, vae: VAE, penalty: float, adam_state: AdamState | None = None) -> None:
         self.vae = vae
-        on_mps = vae.device.type == "mps"
-        matrices = [p for p in vae.parameters() if p.ndim >= 2]
-        vectors = [p for p in vae.parameters() if p.ndim < 2]
-
-        # torch refuses an empty group
-        groups = []
-        if matrices:
-            groups.append({"params": matrices, "weight_decay": penalty})
-        if vectors:
-            groups.append({"params": vectors, "weight_decay": 0.0})
         self.optimizer = torch.optim.Adam(
-            groups, betas=(BETA1, BETA2), eps=EPS, fused=vae.device.type in ("cpu", "cuda")
+            _groups(vae, penalty), betas=(BETA1, BETA2), eps=EPS, fused=vae.device.type in ("cpu", "cuda")
         )
         if adam_state:
             self._load(adam_state)
 
-        # sums over many batches; there is no float64 on MPS devices
-        self.totals = torch.zeros(2, dtype=None if on_mps else torch.float64, device=vae.device)
+        # sums over many rows; MPS devices have no float64
+        self.totals = torch.zeros(2, device=vae.device)
+        if vae.device.type != "mps":
+            self.totals = self.totals.double()
 
     def _load(self, adam_state: AdamState) -> None:
         for name, p in self.vae.named_parameters():
+            # a parameter that never had a gradient has no state
             if name in adam_state:
-                state = adam_state[name]
-                self.optimizer.state[p] = {key: torch.tensor(state[key], device=p.device) for key in state}
+                for key, value in adam_state[name].items():
+                    self.optimizer.state[p][key] = torch.tensor(value, device=p.device)
 
     def __call__(
         self, x: torch.Tensor, weight: torch.Tensor | None, noise: torch.Tensor, beta: float, learning_rate: float
@@ -101,7 +105,7 @@ class AutogradStep:
             Weight of the KL term.
         learning_rate : float
         """
-        nll, kl = self.vae.elbo_terms(x, noise.t())
+        nll, kl = self.vae.elbo_terms(x, noise.t())  # (n,) each
         if weight is not None:
             nll = nll * weight
             kl = kl * weight
@@ -116,22 +120,46 @@ class AutogradStep:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.vae.likelihood.project()
+
+        # left on the device: to read a number would wait for all that runs there
         self.totals += torch.stack([nll_sum.detach(), kl_sum.detach()])
 
     def pop_totals(self) -> list[float]:
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
         totals = self.totals.tolist()
         self.totals.zero_()
+
         return totals
 
     def adam_state(self) -> AdamState:
         """Step count and moments of each parameter, by name, as numpy arrays of their own."""
-        states = {}
+        states: AdamState = {}
+
         for name, p in self.vae.named_parameters():
             if p in self.optimizer.state:
-                state = self.optimizer.state[p]
-                states[name] = {key: value.cpu().numpy().copy() for key, value in state.items()}
+                states[name] = {}
+                for key, value in self.optimizer.state[p].items():
+                    states[name][key] = value.cpu().numpy().copy()
+
         return states
 
     def release(self) -> None:
         """Nothing to give back."""
+
+
+def _groups(vae: VAE, penalty: float) -> list[dict]:
+    """Parameters for torch's optimisers: the weight matrices with the penalty, all others without."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for p in vae.parameters():
+        group = matrices if p.ndim >= 2 else others
+        group.append(p)
+
+    # torch takes no empty group
+    groups = []
+    if matrices:
+        groups.append({"params": matrices, "weight_decay": penalty})
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+
+    return groups

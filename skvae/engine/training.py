@@ -1,7 +1,6 @@
 """The training loop. Knows tensors and modules, no scikit-learn."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -114,16 +113,17 @@ def train(
         If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
     """
     batches = Batches(x, weight, batch_size, vae.latent_dim, generator)
-    epochs_per_look = math.ceil(STEPS_PER_LOOK / len(batches))
     plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None)
     draws = _private_draws(vae, generator)
     step = make_step(vae, x, penalty, adam_state)
-    watch = None
-    if validation is not None:
-        held_out = {"beta": beta, "tol": tol, "patience": patience, "seed": generator.initial_seed(), "draws": draws}
-        watch = Watch(vae, *validation, **held_out)
     start = copy_state(vae)
     history = History()
+
+    watch = None
+    if validation is not None:
+        rows, row_weight = validation
+        seed = generator.initial_seed()
+        watch = Watch(vae, rows, row_weight, beta=beta, tol=tol, patience=patience, seed=seed, draws=draws)
 
     with _surroundings(vae, step, batches.n_rows):
         try:
@@ -131,8 +131,7 @@ def train(
                 _take_steps(vae, step, batches, plan, history, draws)
                 _record_loss(step, len(x), beta, history)
 
-                is_last = epoch + 1 == n_epochs
-                if watch is not None and (is_last or (epoch + 1) % epochs_per_look == 0):
+                if watch is not None and _is_look_due(epoch, n_epochs, len(batches)):
                     history.validation_scores.append(watch.look())
                     if watch.is_tired and not plan.descending:
                         watch.restore()
@@ -143,7 +142,7 @@ def train(
                 if plan.is_over(history.n_steps):
                     break
 
-            _end(vae, watch, history)
+            _keep_the_best(vae, watch, history)
         except DivergenceError:
             _go_back(vae, watch, start)
             raise
@@ -182,6 +181,8 @@ class Batches:
         self.weight = weight
         self.latent_dim = latent_dim
         self.generator = generator
+
+        # no last batch of a few rows
         self._n_batches = math.ceil(len(x) / batch_size)
         self.n_rows = math.ceil(len(x) / self._n_batches)
 
@@ -191,13 +192,13 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
         """Rows, shape (n_rows, layout.width), their weights, shape (n_rows,), and noise, shape (latent_dim, n_rows)."""
         n = len(self.x)
+
+        # drawn on the CPU, so that a seed means the same on every device
         order = torch.randperm(n, generator=self.generator).to(self.x.device)
         noise = torch.randn(self.latent_dim, n, generator=self.generator, dtype=self.x.dtype).to(self.x.device)
 
         for rows, own_noise in zip(order.split(self.n_rows), noise.split(self.n_rows, dim=1), strict=True):
-            own_weight = None
-            if self.weight is not None:
-                own_weight = self.weight[rows]
+            own_weight = None if self.weight is None else self.weight[rows]
             yield self.x.index_select(0, rows), own_weight, own_noise
 
 
@@ -205,6 +206,7 @@ def _private_draws(vae: VAE, generator: torch.Generator) -> PrivateDraws | None:
     """What modules of a user's draw from (dropout) in place of torch's own generators; None if there are none."""
     if not vae.has_custom_networks:
         return None
+
     return PrivateDraws(generator.initial_seed(), vae.device)
 
 
@@ -217,9 +219,11 @@ def _surroundings(vae: VAE, step: AutogradStep | FlatStep, n_rows: int) -> Itera
         stack.callback(step.release)
         if work >= WORK_PER_THREAD:
             stack.enter_context(callers_threads())
+
         # an overflow is found in the loss
         stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(torch.set_grad_enabled(step.by_autograd))
+
         yield
 
 
@@ -232,22 +236,26 @@ def _take_steps(
     draws: PrivateDraws | None,
 ) -> None:
     """One epoch of gradient steps."""
-    take: Callable[..., None] = step
-    if draws is not None:
-        take = functools.partial(draws.run, step)
-
     # modules of a user's may act otherwise in training
     if step.by_autograd:
         vae.train()
+
     for rows, weight, noise in batches:
-        take(rows, weight, noise, plan.beta(history.n_steps), plan.rate(history.n_steps))
+        beta = plan.beta(history.n_steps)
+        rate = plan.rate(history.n_steps)
+        if draws is None:
+            step(rows, weight, noise, beta, rate)
+        else:
+            draws.run(step, rows, weight, noise, beta, rate)
         history.n_steps += 1
+
     if step.by_autograd:
         vae.eval()
 
 
 def _record_loss(step: AutogradStep | FlatStep, n: int, beta: float, history: History) -> None:
     """Add the mean loss of the epoch's `n` rows to the history, or raise an error if it is not finite."""
+    # the only number of an epoch that is read back from the device
     nll, kl = step.pop_totals()
     loss = nll / n + beta * (kl / n)
     history.loss_curve.append(loss)
@@ -256,10 +264,19 @@ def _record_loss(step: AutogradStep | FlatStep, n: int, beta: float, history: Hi
         raise DivergenceError(f"the loss became {loss} in epoch {len(history.loss_curve)}")
 
 
-def _end(vae: VAE, watch: Watch | None, history: History) -> None:
-    """Keep the best parameters, or raise an error if they are not finite."""
-    if not all(torch.isfinite(p).all() for p in vae.parameters()):
-        raise DivergenceError("the weights are no longer finite")
+def _is_look_due(epoch: int, n_epochs: int, n_batches: int) -> bool:
+    """Whether the validation rows are looked at after an epoch; the first one is number 0."""
+    epochs_per_look = math.ceil(STEPS_PER_LOOK / n_batches)
+
+    return (epoch + 1) % epochs_per_look == 0 or epoch + 1 == n_epochs
+
+
+def _keep_the_best(vae: VAE, watch: Watch | None, history: History) -> None:
+    """Load the parameters of the best look, if there is one, or raise an error if parameters are not finite."""
+    # the last step may have spoilt them after the loss was computed
+    for p in vae.parameters():
+        if not torch.isfinite(p).all():
+            raise DivergenceError("the weights are no longer finite")
     if watch is None:
         return
 
@@ -268,6 +285,7 @@ def _end(vae: VAE, watch: Watch | None, history: History) -> None:
         history.validation_scores.append(watch.look())
     if watch.best_state is None:
         raise DivergenceError("the validation score is not finite")
+
     watch.restore()
 
 

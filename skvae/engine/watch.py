@@ -63,29 +63,29 @@ class Watch:
     ) -> None:
         if weight is None:
             weight = torch.ones(len(x), dtype=x.dtype, device=x.device)
-        generator = torch.Generator().manual_seed(seed)
 
         self.vae = vae
         self.x = x
         self.weight = weight
-        self.noise = torch.randn(len(x), vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
         self.beta = beta
         self.tol = tol
         self.patience = patience
         self.draws = draws
 
+        # the same at every look, so that looks differ by their parameters alone
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.randn(len(x), vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+
         self.best_score = -math.inf
         self.best_state: State | None = None
         self.n_without_gain = 0
+
         # the score that the next gain is measured from
         self._reference = -math.inf
 
     def look(self) -> float:
         """The score of the parameters as they are now, in nats per row."""
-        if self.draws is None:
-            score = self._score()
-        else:
-            score = self.draws.run(self._score)
+        score = self._score() if self.draws is None else self.draws.run(self._score)
 
         # never one that is not a number
         if score > self.best_score:
@@ -97,6 +97,7 @@ class Watch:
             self._reference = score
         else:
             self.n_without_gain += 1
+
         return score
 
     @property
@@ -104,6 +105,7 @@ class Watch:
         """bool : whether there was no gain for as many looks as `patience`, and there is something to go back to."""
         if self.patience is None or self.best_state is None:
             return False
+
         return self.n_without_gain >= self.patience
 
     def restore(self) -> None:
@@ -114,8 +116,10 @@ class Watch:
     @torch.no_grad()
     def _score(self) -> float:
         total = 0.0
-        chunks = [tensor.split(ROWS_PER_CHUNK) for tensor in (self.x, self.noise, self.weight)]
-        for x, noise, weight in zip(*chunks, strict=True):
-            nll, kl = self.vae.elbo_terms(x, noise)
-            total -= float(((nll + self.beta * kl) * weight).sum())
+
+        for start in range(0, len(self.x), ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            nll, kl = self.vae.elbo_terms(self.x[rows], self.noise[rows])
+            total -= float(((nll + self.beta * kl) * self.weight[rows]).sum())
+
         return total / float(self.weight.sum())

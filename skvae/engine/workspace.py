@@ -1,14 +1,16 @@
 """The buffers of a step by hand, and the passes over them, forward and backward."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
 
 from skvae.engine.matmul import product
-from skvae.model.layers import ACTIVATIONS, Activation
+from skvae.model.layers import Activation
+from skvae.model.likelihoods import Block
 from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN, VAE
 
 if TYPE_CHECKING:
@@ -18,28 +20,47 @@ Calls = list[Callable[[], object]]
 """Calls without arguments, to be made one after the other."""
 
 
+Own = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Values and gradients of a block's own parameters, by the name it has for them."""
+
+
+class Perceptron(NamedTuple):
+    """A built-in network as the passes read and write it.
+
+    Attributes
+    ----------
+    activation : Activation
+    weights, weight_grads : list of tensor of shape (n_out, n_in + 1)
+        Of each layer; the last column is the bias.
+    """
+
+    activation: Activation
+    weights: Sequence[torch.Tensor]
+    weight_grads: Sequence[torch.Tensor]
+
+
 class BlockBuffers(NamedTuple):
     """What the gradient of one block of the likelihood reads and writes; the rows stand side by side.
 
     Attributes
     ----------
-    block : torch.nn.Module
+    block : Block
     cells : tensor of shape (n_cells, n)
     outputs : tensor of shape (n_outputs, n)
         Outputs of the decoder, overwritten by the gradient.
     flags : tensor of int of shape (n_parts,) or None
         Rows of the workspace's `x` that say which cells are observed; None if all are.
     own : dict of str to (tensor, tensor)
-        Values and gradients of the block's own parameters.
+        Values and gradients of the block's own parameters, by name.
     nll : tensor of shape (n_parts,)
         Sums of the loss since they were last read.
     """
 
-    block: nn.Module
+    block: Block
     cells: torch.Tensor
     outputs: torch.Tensor
     flags: torch.Tensor | None
-    own: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    own: Own
     nll: torch.Tensor
 
 
@@ -53,86 +74,74 @@ class Workspace:
     Parameters
     ----------
     vae : VAE
-        With built-in networks.
-    weights, weight_grads : list of tensor of shape (n_out, n_in + 1)
-        Of the encoder's layers, then of the decoder's.
-    block_own : list of dict
-        For each block of the likelihood, values and gradients of its own parameters by name.
+    encoder, decoder : Perceptron
+        Its networks.
+    own : list of dict
+        Values and gradients of the own parameters of each block of the likelihood, by name.
     n : int
         Number of rows.
     """
 
-    def __init__(
-        self,
-        vae: VAE,
-        weights: Sequence[torch.Tensor],
-        weight_grads: Sequence[torch.Tensor],
-        block_own: Sequence[dict[str, tuple[torch.Tensor, torch.Tensor]]],
-        n: int,
-    ) -> None:
-        like = weights[0]
+    def __init__(self, vae: VAE, encoder: Perceptron, decoder: Perceptron, own: Sequence[Own], n: int) -> None:
+        like = encoder.weights[0]
         layout = vae.likelihood.layout
         self.n = n
-        # without sample weights, each row's share of the loss, and their sum
+
+        # without sample weights: the share of each row in the loss, and their sum
         self.scale = like.new_full((n,), 1 / n)
         self.total = like.new_ones(())
+
         # tensors, for plain numbers among the operands cost a conversion in every call
         self.zero = like.new_full((), 0)
         self.half = like.new_full((), 0.5)
         self.minus_half = like.new_full((), -0.5)
 
-        self.x = like.new_ones(layout.width + 1, n)  # the last row stays 1: it meets the bias
+        # the last row of x stays 1: it meets the bias
+        self.x = like.new_ones(layout.width + 1, n)
         self.rows = self.x[:-1]
         self.inputs = self.x[layout.first_number :]
-        self.outputs = like.new_empty(vae.likelihood.n_outputs, n)
-        self._make_latent_buffers(like, vae.latent_dim, vae.decoder.n_row_inputs)
-        self._make_passes(vae, weights, weight_grads)
-
-        self.blocks = self._make_blocks(vae, block_own)
-        self.raised = [self.outputs[raised] for raised in vae.likelihood.raised]
         self.offset = self.x[layout.offset]
 
-    def _make_latent_buffers(self, like: torch.Tensor, latent_dim: int, n_row_inputs: int) -> None:
-        """Between the encoder's outputs and the decoder's inputs."""
+        self._make_latent_buffers(vae.latent_dim, vae.decoder.n_row_inputs)
+        self.encode, self.encode_back = passes(encoder, self.inputs, self.head, self.head_grad)
+
+        # the gradient by the outputs overwrites them
+        self.outputs = like.new_empty(vae.likelihood.n_outputs, n)
+        self.decode, self.decode_back = passes(decoder, self.below, self.outputs, self.outputs, self.z_mean_grad)
+        self.raised = [self.outputs[raised] for raised in vae.likelihood.raised]
+        self.blocks = self._make_blocks(vae, own)
+
+    def _make_latent_buffers(self, latent_dim: int, n_row_inputs: int) -> None:
+        """All that lies between the encoder's outputs and the decoder's inputs."""
         # the encoder's outputs are means and log-variances, one below the other
-        self.head = like.new_empty(2 * latent_dim, self.n)
-        self.head_grad = like.new_empty(2 * latent_dim, self.n)
+        self.head = self.x.new_empty(2 * latent_dim, self.n)
+        self.head_grad = self.x.new_empty(2 * latent_dim, self.n)
         self.z_mean, self.z_logvar = self.head.split([latent_dim, latent_dim])
         self.z_mean_grad, self.z_logvar_grad = self.head_grad.split([latent_dim, latent_dim])
 
-        self.std = like.new_zeros(latent_dim, self.n)
-        self.shift = like.new_zeros(latent_dim, self.n)
-        self.kl_cells = like.new_zeros(latent_dim, self.n)
-        self.kl = like.new_zeros(latent_dim, self.n)
+        self.std = self.x.new_zeros(latent_dim, self.n)
+        self.shift = self.x.new_zeros(latent_dim, self.n)
+        self.kl_cells = self.x.new_zeros(latent_dim, self.n)
+        self.kl = self.x.new_zeros(latent_dim, self.n)
 
         # the decoder reads z, the cells of the row if it reads any, and ones
-        self.below = like.new_ones(latent_dim + n_row_inputs + 1, self.n)
+        self.below = self.x.new_ones(latent_dim + n_row_inputs + 1, self.n)
         self.z = self.below[:latent_dim]
-        self.context = None
+        self.context: torch.Tensor | None = None
         if n_row_inputs:
             self.context = self.below[latent_dim:]
 
-    def _make_passes(self, vae: VAE, weights: Sequence[torch.Tensor], weight_grads: Sequence[torch.Tensor]) -> None:
-        k = len(vae.encoder.layers)
-        activation = ACTIVATIONS[vae.encoder.activation]
-        self.encode, self.encode_back = passes(
-            activation, weights[:k], weight_grads[:k], self.inputs, self.head, self.head_grad
-        )
-        activation = ACTIVATIONS[vae.decoder.network.activation]
-        self.decode, self.decode_back = passes(
-            activation, weights[k:], weight_grads[k:], self.below, self.outputs, self.outputs, self.z_mean_grad
-        )
-
-    def _make_blocks(
-        self, vae: VAE, block_own: Sequence[dict[str, tuple[torch.Tensor, torch.Tensor]]]
-    ) -> list[BlockBuffers]:
+    def _make_blocks(self, vae: VAE, own: Sequence[Own]) -> list[BlockBuffers]:
+        """The buffers of each block of the likelihood, which are views, but for the sums of its loss."""
         blocks = []
-        for place, own in zip(vae.likelihood.places, block_own, strict=True):
+
+        for place, own_of_block in zip(vae.likelihood.places, own, strict=True):
             cells = self.x[place.cells]
             outputs = self.outputs[place.outputs]
             flags = _flags(vae.likelihood.layout, place.parts, self.x.device)
             nll = self.x.new_zeros(place.parts.stop - place.parts.start)
-            blocks.append(BlockBuffers(place.block, cells, outputs, flags, own, nll))
+            blocks.append(BlockBuffers(place.block, cells, outputs, flags, own_of_block, nll))
+
         return blocks
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> None:
@@ -192,21 +201,31 @@ class Workspace:
         for block in self.blocks:
             nll += float(block.nll.sum())
             block.nll.zero_()
-        # the sums are of shares 1 / n, and of twice the divergence
+
+        # what was summed up are shares 1 / n of the rows, and twice the divergence
+        nll = self.n * nll
         kl = self.n * float(self.kl.sum()) / 2
         self.kl.zero_()
-        return self.n * nll, kl
+
+        return nll, kl
 
 
-def _flags(layout: "Layout", parts: slice, device: torch.device) -> torch.Tensor | None:
-    """Positions of the flags of `parts` in a row, shape (n_parts,), that of the ones for parts without; None if none has one."""
+def _flags(layout: Layout, parts: slice, device: torch.device) -> torch.Tensor | None:
+    """Positions of the flags of some parts in a row, tensor of int of shape (n_parts,).
+
+    A part without a flag is always observed: it has the position of the ones. None if no part has a flag.
+    """
     positions = [layout.width] * (parts.stop - parts.start)
+    found = False
+
     for k, part in enumerate(layout.flagged):
         if parts.start <= part < parts.stop:
             positions[part - parts.start] = layout.first_flag + k
+            found = True
 
-    if min(positions, default=layout.width) == layout.width:
+    if not found:
         return None
+
     return torch.tensor(positions, device=device)
 
 
@@ -214,38 +233,40 @@ def _flags(layout: "Layout", parts: slice, device: torch.device) -> torch.Tensor
 
 
 class HiddenLayer:
-    """The buffers of a hidden layer for `n` rows, which stand side by side.
+    """The buffers of a hidden layer; the rows stand side by side.
 
     Parameters
     ----------
     width : int
         Number of units.
-    like : tensor of shape (any, n)
     activation : Activation
+    like : tensor of shape (any, n)
 
     Attributes
     ----------
     above : tensor of shape (width + 1, n)
         What the layer above reads: the activations, and ones that meet its bias.
-    activations, sums, grad : tensor of shape (width, n)
-        Outputs of the units, what they are computed from, and the gradient, first by the outputs, then by the sums.
+    activations : tensor of shape (width, n)
+        Outputs of the units.
+    sums : tensor of shape (width, n)
+        What the activations are computed from, and the derivatives from afterwards.
+    grad : tensor of shape (width, n)
+        Gradient by the activations, overwritten by that by the sums.
     """
 
-    def __init__(self, width: int, like: torch.Tensor, activation: Activation) -> None:
+    def __init__(self, width: int, activation: Activation, like: torch.Tensor) -> None:
         self.above = like.new_ones(width + 1, like.shape[1])
         self.activations = self.above[:-1]
         self.grad = torch.empty_like(self.activations)
+
         # relu and its like may overwrite what they read; others need their input for the derivative
-        if activation.derivative_from == "output":
-            self.sums = self.activations
-        else:
+        self.sums = self.activations
+        if activation.derivative_from == "input":
             self.sums = torch.empty_like(self.activations)
 
 
 def passes(
-    activation: Activation,
-    weights: Sequence[torch.Tensor],
-    weight_grads: Sequence[torch.Tensor],
+    network: Perceptron,
     inputs: torch.Tensor,
     outputs: torch.Tensor,
     outputs_grad: torch.Tensor,
@@ -255,8 +276,7 @@ def passes(
 
     Parameters
     ----------
-    activation : Activation
-    weights, weight_grads : list of tensor of shape (n_out, n_in + 1)
+    network : Perceptron
     inputs : tensor of shape (n_inputs + 1, n)
         With a last row of ones.
     outputs, outputs_grad : tensor of shape (n_outputs, n)
@@ -268,35 +288,30 @@ def passes(
     -------
     up, down : list of callable
     """
-    hidden = [HiddenLayer(len(w), inputs, activation) for w in weights[:-1]]
-    up = _way_up(activation, weights, inputs, hidden, outputs)
-    down = _way_down(activation, weights, weight_grads, inputs, hidden, outputs_grad, inputs_grad)
+    hidden = [HiddenLayer(len(w), network.activation, inputs) for w in network.weights[:-1]]
+    up = _way_up(network, inputs, hidden, outputs)
+    down = _way_down(network, inputs, hidden, outputs_grad, inputs_grad)
+
     return up, down
 
 
-def _way_up(
-    activation: Activation,
-    weights: Sequence[torch.Tensor],
-    inputs: torch.Tensor,
-    hidden: Sequence[HiddenLayer],
-    outputs: torch.Tensor,
-) -> Calls:
+def _way_up(network: Perceptron, inputs: torch.Tensor, hidden: Sequence[HiddenLayer], outputs: torch.Tensor) -> Calls:
     """Fill the hidden layers and the outputs."""
     calls: Calls = []
     below = inputs
-    for w, layer in zip(weights[:-1], hidden, strict=True):
+
+    for w, layer in zip(network.weights[:-1], hidden, strict=True):
         calls.append(product(w, below, layer.sums))
-        calls.append(functools.partial(activation.forward, layer.sums, out=layer.activations))
+        calls.append(functools.partial(network.activation.forward, layer.sums, out=layer.activations))
         below = layer.above
 
-    calls.append(product(weights[-1], below, outputs))
+    calls.append(product(network.weights[-1], below, outputs))
+
     return calls
 
 
 def _way_down(
-    activation: Activation,
-    weights: Sequence[torch.Tensor],
-    weight_grads: Sequence[torch.Tensor],
+    network: Perceptron,
     inputs: torch.Tensor,
     hidden: Sequence[HiddenLayer],
     outputs_grad: torch.Tensor,
@@ -305,14 +320,20 @@ def _way_down(
     """Fill the gradients of the weights, and of the inputs if that is wanted, from the gradient of the outputs."""
     calls: Calls = []
     grad = outputs_grad
-    for k in range(len(weights) - 1, 0, -1):
-        below = hidden[k - 1]
-        calls.append(product(grad, below.above.t(), weight_grads[k]))
-        calls.append(product(weights[k][:, :-1].t(), grad, below.grad))
-        calls.append(functools.partial(activation.backward, below.grad, below.sums))
+
+    # layer k + 1 reads hidden layer k
+    for k in reversed(range(len(hidden))):
+        below = hidden[k]
+        w = network.weights[k + 1]
+        calls.append(product(grad, below.above.t(), network.weight_grads[k + 1]))
+        # the bias has no layer below
+        calls.append(product(w[:, :-1].t(), grad, below.grad))
+        calls.append(functools.partial(network.activation.backward, below.grad, below.sums))
         grad = below.grad
 
-    calls.append(product(grad, inputs.t(), weight_grads[0]))
+    calls.append(product(grad, inputs.t(), network.weight_grads[0]))
     if inputs_grad is not None:
-        calls.append(product(weights[0][:, : len(inputs_grad)].t(), grad, inputs_grad))
+        w = network.weights[0][:, : len(inputs_grad)]
+        calls.append(product(w.t(), grad, inputs_grad))
+
     return calls

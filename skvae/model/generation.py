@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from skvae.model.decoders import Reader
-from skvae.model.likelihoods import Likelihood
+from skvae.model.likelihoods import Block, Likelihood
 from skvae.model.network import VAE
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from skvae.table.layout import Layout
 
 ROWS_PER_CHUNK = 8192
@@ -35,6 +33,8 @@ def generate(vae: VAE, z: torch.Tensor, generator: torch.Generator | None = None
     parts : tensor of shape (n, n_parts)
     """
     likelihood = vae.likelihood
+
+    # counts are in proportion to an exposure, which is drawn before them
     if not vae.decoder.independent or likelihood.raised:
         parts, _ = generate_in_order(vae, z[:, None], generator)
         return parts[:, 0]
@@ -42,6 +42,7 @@ def generate(vae: VAE, z: torch.Tensor, generator: torch.Generator | None = None
     outputs = vae.decode(z)
     if generator is None:
         return likelihood.mean(outputs)
+
     return likelihood.draw(outputs, generator)
 
 
@@ -100,28 +101,36 @@ def generate_in_order(
         outputs = reader.outputs(part, rows)
         raised = _raised_outputs(likelihood, part)
         if raised.any():
-            # the parts of the exposure come before all counts
+            # the parts of the exposure come before all counts: they are there now
             if offsets is None:
                 offsets = _offsets(layout, parts, offset, n_draws)
             outputs[:, raised] += offsets[rows, None]
 
         block = _block_of(likelihood, part).to(z.device, z.dtype)
-        if generator is None or part in centred:
-            cells = block.mean(outputs)
-        else:
-            cells = block.draw(outputs, generator)
-        parts[rows, part] = cells[:, 0]
+        source = None if part in centred else generator
+        parts[rows, part] = _cells(block, outputs, source)
         reader.take(part, parts, rows)
 
-    if x is None:
-        log_prob = z.new_zeros(n, n_draws)
-    else:
+    log_prob = z.new_zeros(n, n_draws)
+    if x is not None:
         log_prob = _log_prob_of_given(likelihood, reader, x, given, parts, offset)
+
     return parts.view(n, n_draws, -1), log_prob
 
 
+def _cells(block: Block, outputs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Cells of one part, shape (n,): drawn, or without a generator their means or most probable levels."""
+    if generator is None:
+        return block.mean(outputs)[:, 0]
+
+    return block.draw(outputs, generator)[:, 0]
+
+
 def _wanted(layout: Layout, given: torch.Tensor) -> torch.Tensor:
-    """Which parts are to be drawn, tensor of bool of shape (n, n_parts): those not given, unless behind a gate given closed."""
+    """Which parts are to be drawn, tensor of bool of shape (n, n_parts): those that are not given.
+
+    A part behind a gate that is given closed is not drawn either, for there is none.
+    """
     wanted = torch.isnan(given)
 
     for part, gate in enumerate(layout.gate):
@@ -134,22 +143,27 @@ def _wanted(layout: Layout, given: torch.Tensor) -> torch.Tensor:
 
 def _draws_of(rows: torch.Tensor, n_draws: int) -> slice | torch.Tensor:
     """Positions of the draws of the rows chosen by a mask: of all draws of all rows, row by row."""
+    # a view is cheaper than a copy
     if rows.all():
         return slice(None)
+
     return torch.nonzero(rows.repeat_interleave(n_draws))[:, 0]
 
 
-def _block_of(likelihood: Likelihood, part: int) -> nn.Module:
+def _block_of(likelihood: Likelihood, part: int) -> Block:
     """The likelihood of one part alone."""
     place = next(place for place in likelihood.places if part < place.parts.stop)
+
     return place.block.one(part - place.parts.start)
 
 
 def _raised_outputs(likelihood: Likelihood, part: int) -> torch.Tensor:
     """Which outputs of a part a row's offset is added to, tensor of bool of shape (outputs of the part,)."""
     raised = torch.zeros(likelihood.n_outputs, dtype=torch.bool)
+
     for outputs in likelihood.raised:
         raised[outputs] = True
+
     return raised[likelihood.output_part == part]
 
 
@@ -169,11 +183,16 @@ def _offsets(layout: Layout, parts: torch.Tensor, given: torch.Tensor | None, n_
     -------
     offsets : tensor of shape (n * n_draws,)
     """
+    if layout.exposure is None:
+        raise ValueError("The layout has no exposure, so that there are no offsets.")
+
     drawn = torch.from_numpy(layout.exposure.offsets_of_parts(parts.cpu().double().numpy())).to(parts)
     if given is None:
         return drawn
 
+    # the same for all draws of a row
     given = given.repeat_interleave(n_draws)
+
     return torch.where(torch.isnan(given), drawn, given)
 
 
@@ -194,7 +213,7 @@ def _log_prob_of_given(
     sums = []
     for draws in torch.arange(len(parts), device=x.device).split(ROWS_PER_CHUNK):
         rows = draws // n_draws
-        outputs = reader.all_outputs(draws)
+        outputs = reader.all_outputs(draws)  # (len(draws), n_outputs)
         for raised in likelihood.raised:
             outputs[:, raised] += offsets[draws, None]
 

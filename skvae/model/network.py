@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder, Reader
-from skvae.model.layers import MLP, arrays, layers_of, load, portable
+from skvae.model.layers import MLP, arrays, load, mlp_of, portable
 from skvae.model.likelihoods import Likelihood, held
 from skvae.randomness import PrivateDraws
 from skvae.threads import on_one_thread
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 NetworkFactory = Callable[[int, int], nn.Module]
 """``factory(n_inputs, n_outputs)`` makes a network (n, n_inputs) -> (n, n_outputs)."""
+
+OUTPUTS = {"encoder": "2 * latent_dim (means, then log-variances)", "decoder": "likelihood parameters"}
+"""What the outputs of the user's networks are."""
 
 LOGVAR_MIN = -20.0
 LOGVAR_MAX = 10.0
@@ -62,6 +65,8 @@ class VAE(nn.Module):
         """torch.device : where the parameters are."""
         for p in self.parameters():
             return p.device
+
+        # custom networks may have no parameters
         return torch.device("cpu")
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,7 +75,9 @@ class VAE(nn.Module):
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
+        # side by side in the encoder's outputs
         z_mean, z_logvar = self.encoder(self.inputs(x)).chunk(2, dim=-1)
+
         return z_mean, held(z_logvar, LOGVAR_MIN, LOGVAR_MAX)
 
     def decode(self, z: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
@@ -97,6 +104,7 @@ class VAE(nn.Module):
         outputs = outputs.clone()
         for raised in self.likelihood.raised:
             outputs[..., raised] += x[..., self.likelihood.layout.offset]
+
         return outputs
 
     def begin(self, z: torch.Tensor, x: torch.Tensor | None = None) -> Reader:
@@ -110,6 +118,7 @@ class VAE(nn.Module):
         """
         if x is None:
             return self.decoder.begin(z)
+
         return self.decoder.begin(z, self.inputs(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -118,6 +127,7 @@ class VAE(nn.Module):
         Under an autoregressive decoder each part is told from z and the parts before it in `x`.
         """
         z_mean, _ = self.encode(x)
+
         return self.likelihood.mean(self.decode(z_mean, x))
 
     def elbo_terms(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,14 +147,17 @@ class VAE(nn.Module):
             KL(q(z | x) || N(0, I)), in nats.
         """
         z_mean, z_logvar = self.encode(x)
-        z = z_mean + torch.exp(0.5 * z_logvar) * noise
+        z = z_mean + torch.exp(0.5 * z_logvar) * noise  # (n, latent_dim)
+
         nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
-        return nll, kl_divergence(z_mean, z_logvar).sum(-1)
+        kl = kl_divergence(z_mean, z_logvar).sum(-1)
+
+        return nll, kl
 
     @property
     def has_custom_networks(self) -> bool:
         """bool : whether the encoder or the decoder is the user's: such modules may draw, or act otherwise in training."""
-        return layers_of(self.encoder) is None or self.decoder.layers is None
+        return mlp_of(self.encoder) is None or self.decoder.layers is None
 
     def __reduce__(self) -> tuple:
         likelihood = self.likelihood
@@ -170,6 +183,7 @@ def _rebuild(
     training: bool,
 ) -> VAE:
     likelihood = load(Likelihood(layout, n_components), own, training)
+
     return VAE(encoder, decoder, likelihood, latent_dim).train(training)
 
 
@@ -217,10 +231,7 @@ def build_vae(
     -------
     vae : VAE
     """
-    if isinstance(decoder, str):
-        decoder_class = DECODERS[decoder]
-    else:
-        decoder_class = FactorizedDecoder
+    decoder_class = DECODERS[decoder] if isinstance(decoder, str) else FactorizedDecoder
     likelihood = Likelihood(layout, decoder_class.n_components)
     output_part = likelihood.output_part.tolist()
     hidden = tuple(hidden_layer_sizes)
@@ -240,41 +251,41 @@ def build_vae(
         network = draws.run(_custom_network, "decoder", decoder, latent_dim, likelihood.n_outputs)
         built = FactorizedDecoder(network, output_part)
 
+    # a network of the user's starts as its maker meant
     if built.layers is not None:
         start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
         with torch.no_grad():
             built.layers[-1].bias.copy_(start)
+
     return VAE(encoder_network, built, likelihood.float(), latent_dim)
 
 
 def _custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:
     """The user's encoder or decoder, in single precision and ready to be read, once it is seen to fit."""
-    if isinstance(factory, nn.Module):
-        network = copy.deepcopy(factory)
-    else:
-        network = factory(n_inputs, n_outputs)
-
+    network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(n_inputs, n_outputs)
     if not isinstance(network, nn.Module):
         raise TypeError(
             f"{role}={factory!r} must be a torch.nn.Module or a callable (n_inputs, n_outputs) -> torch.nn.Module; the "
             f"call returned {type(network).__name__}."
         )
+
     network = network.float().eval()
     _check_shapes(role, network, n_inputs, n_outputs)
+
     return network
 
 
 @torch.no_grad()
 def _check_shapes(role: str, network: nn.Module, n_inputs: int, n_outputs: int) -> None:
     """An error unless a custom network maps (n, n_inputs) to (n, n_outputs)."""
+    # two rows, for a norm over the batch has none of one
     try:
         shape = tuple(network(torch.zeros(2, n_inputs)).shape)
     except Exception as error:
         raise ValueError(f"The custom {role} could not read an input of shape (2, {n_inputs}): {error}") from error
 
     if shape != (2, n_outputs):
-        outputs = {"encoder": "2 * latent_dim (means, then log-variances)", "decoder": "likelihood parameters"}[role]
         raise ValueError(
-            f"The custom {role} must map (n, {n_inputs}) to (n, {n_outputs}), {outputs}; for n = 2 it returned shape "
+            f"The custom {role} must map (n, {n_inputs}) to (n, {n_outputs}), {OUTPUTS[role]}; for n = 2 it returned shape "
             f"{shape}."
         )
