@@ -35,6 +35,7 @@ SAMPLES_AT_ONCE = 2000
 
 
 @on_one_thread
+@torch.no_grad()
 def complete(
     vae: VAE,
     x: Tensor,

@@ -25,6 +25,7 @@ ROWS_PER_CHUNK = 4096
 
 
 @on_one_thread
+@torch.no_grad()
 def posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of q(z | x).
 
@@ -48,6 +49,7 @@ def posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @on_one_thread
+@torch.no_grad()
 def generate(vae: VAE, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Parts decoded from latent points.
 
@@ -89,6 +91,7 @@ def standard_normal_draws(n_draws: int, latent_dim: int, seed: int, dtype: torch
 
 
 @on_one_thread
+@torch.no_grad()
 def log_likelihood(vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density: LatentDensity) -> Tensor:
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
