@@ -21,8 +21,12 @@ RIDGE = 1e-4
 CELLS_PER_CHUNK = 2**22
 
 
+class LatentDensity:
+    pass
+
+
 @dataclass(frozen=True)
-class Prior:
+class Prior(LatentDensity):
     """The standard normal N(0, I) that the KL term pulls the posteriors towards.
 
     Parameters
