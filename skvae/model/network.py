@@ -296,7 +296,7 @@ def _custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: in
 @torch.no_grad()
 def _check_shapes(role: str, network: nn.Module, n_inputs: int, n_outputs: int) -> None:
     """An error unless a custom network maps (n, n_inputs) to (n, n_outputs)."""
-    # two rows, for a norm over the batch has none of one
+    # two rows, to see that an axis of rows is kept
     try:
         shape = tuple(network(torch.zeros(2, n_inputs)).shape)
     except Exception as error:
