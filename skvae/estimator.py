@@ -17,13 +17,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from skvae.base import BaseVAE
 from skvae.inference import fill, log_likelihood, sample_given, standard_normal_draws
-from skvae.interpolation import INTERPOLATIONS, fractions, line_along
+from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LATENT_DENSITIES
 from skvae.model.layers import ACTIVATIONS
 from skvae.table import KINDS
 
 
-class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
+class VAEEstimator(InterpolationMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     """Variational autoencoder for tables.
 
     A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are
@@ -373,67 +373,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
             ``inverse_transform(transform(X))``, in the container of the training table.
         """
         return self._decode(torch.from_numpy(self._posterior(X)[0]), generator=None)
-
-    def interpolate(self, x_a, x_b, n_steps=10, *, method="spherical"):
-        """Decoded points on the way from one row's latent mean to another's.
-
-        Parameters
-        ----------
-        x_a : array-like, DataFrame, Series or dict
-            One row: a table of one row, its cells in order, or a dict (or pandas Series) by column. Columns that a dict does
-            not name are missing cells.
-        x_b : array-like, DataFrame, Series or dict
-            Likewise.
-        n_steps : int, default=10
-            Number of points, both ends included; at least 2.
-        method : {"spherical", "linear"}, default="spherical"
-            The way: on an arc around 0 (White, "Sampling generative networks", arXiv:1609.04468, 2016), which stays where
-            the prior has its mass, or on a straight line. They are the same where both ends and 0 lie on one line, as with
-            one latent unit.
-
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
-            Rows in the units and the container of the training table, decoded as by `inverse_transform`; the first and the
-            last are what `reconstruct` makes of `x_a` and `x_b`.
-        """
-        if method not in INTERPOLATIONS:
-            raise ValueError(f"method must be one of {', '.join(map(repr, INTERPOLATIONS))}, got {method!r}.")
-        t = fractions(n_steps)
-        z_a, z_b = self._latent_mean(x_a, "x_a"), self._latent_mean(x_b, "x_b")
-        return self.inverse_transform(INTERPOLATIONS[method](z_a, z_b, t))
-
-    def traverse(self, unit, *, X=None, n_steps=10, extent=3.0):
-        """Decoded points on a line along one latent unit: what the unit means.
-
-        Parameters
-        ----------
-        unit : int
-            Which one, from 0. `kl_per_unit_` says which of them tell anything of a row.
-        X : array-like, DataFrame, Series or dict, default=None
-            One row (as for `interpolate`), at whose latent mean the other units stay. None leaves them at 0, the prior's mean.
-        n_steps : int, default=10
-            Number of points, both ends included; at least 2.
-        extent : float or (float, float), default=3.0
-            Where the line ends, in standard deviations of the prior: a number is the distance from 0 on either side.
-
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
-            Rows in the units and the container of the training table, decoded as by `inverse_transform`.
-        """
-        check_is_fitted(self)
-        n_units = self.module_.latent_dim
-        if not isinstance(unit, Integral) or isinstance(unit, bool) or not 0 <= unit < n_units:
-            raise ValueError(f"unit must be an integer from 0 to {n_units - 1}, one of the latent units, got {unit!r}.")
-        ends = np.asarray((-extent, extent) if isinstance(extent, Real) else extent)
-        if ends.shape != (2,) or ends.dtype.kind not in "fiu" or not np.isfinite(ends).all() or ends[0] == ends[1]:
-            raise ValueError(
-                f"extent must be a number other than 0 or two different numbers (low, high), finite and in standard "
-                f"deviations of the prior, got {extent!r}."
-            )
-        centre = np.zeros(n_units) if X is None else self._latent_mean(X, "X")
-        return self.inverse_transform(line_along(centre, unit, *ends, n_steps))
 
     # ------------------------------------------------------------------------------------------------------- generation
 
