@@ -118,7 +118,8 @@ class SlowVAE(nn.Module):
         state = {name: value.detach().clone().double() for name, value in vae.state_dict().items()}
         layout = vae.likelihood.layout
         self.activation = ACTIVATIONS[vae.encoder.activation]
-        self.encoder, self.decoder = _linear_layers(state, "encoder"), _linear_layers(state, "decoder")
+        self.encoder = _linear_layers(state, "encoder")
+        self.decoder = _linear_layers(state, "decoder.network")
         self.n_components, self.latent_dim = vae.likelihood.n_components, vae.latent_dim
         self.parts = parts_of(layout, self.n_components)
         self.n_counts = sum(part.kind in COUNTS for part in self.parts)
@@ -130,7 +131,7 @@ class SlowVAE(nn.Module):
                 self.own[str(i)] = nn.Parameter(state[f"likelihood.blocks.{i}.{OWN_PARAMETER[kind]}"])
         self.own_kinds = {i: layout.kinds[int(i)][0] for i in self.own}
         self.masks = None
-        if hasattr(vae.decoder, "input_ranks"):
+        if vae.decoder.name == "autoregressive":
             self.masks = self.autoregressive_masks()
 
     def autoregressive_masks(self):
@@ -228,9 +229,10 @@ class SlowVAE(nn.Module):
     def arrays(self):
         """Weights by the names that the package gives them."""
         named = {f"likelihood.blocks.{i}.{OWN_PARAMETER[self.own_kinds[i]]}": p for i, p in self.own.items()}
-        for part in ("encoder", "decoder"):
-            for i, layer in enumerate(getattr(self, part)):
-                named[f"{part}.layers.{i}.weight"], named[f"{part}.layers.{i}.bias"] = layer.weight, layer.bias
+        for network, layers in (("encoder", self.encoder), ("decoder.network", self.decoder)):
+            for i, layer in enumerate(layers):
+                named[f"{network}.layers.{i}.weight"] = layer.weight
+                named[f"{network}.layers.{i}.bias"] = layer.bias
         return {name: p.detach().numpy().copy() for name, p in named.items()}
 
 
@@ -304,12 +306,12 @@ def _flat(outputs):
     return [o for group in outputs for o in (group if isinstance(group, list) else [group])]
 
 
-def _linear_layers(state, part):
+def _linear_layers(state, network):
     layers = nn.ModuleList()
-    while f"{part}.layers.{len(layers)}.weight" in state:
-        weight = state[f"{part}.layers.{len(layers)}.weight"]
+    while f"{network}.layers.{len(layers)}.weight" in state:
+        weight = state[f"{network}.layers.{len(layers)}.weight"]
         layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
         layer.weight = nn.Parameter(weight)
-        layer.bias = nn.Parameter(state[f"{part}.layers.{len(layers)}.bias"])
+        layer.bias = nn.Parameter(state[f"{network}.layers.{len(layers)}.bias"])
         layers.append(layer)
     return layers
