@@ -428,6 +428,7 @@ def _as_numbers(y: np.ndarray) -> np.ndarray:
 
 # -------------------------------------------------------------------------------------------- the inside of a fitted VAE
 
+
 def _rows_between(vae: VAEEstimator, joint: Table) -> RowsBetween:
     """The rows of a joint table, near each other where their latent means are."""
     kinds = [column.kind for column in vae._model().table.columns]

@@ -7,15 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from layouts import LAYOUTS, encode, rows_of
-from reference import ACTIVATIONS as SLOW_ACTIVATIONS
-from reference import SlowVAE, in_float64, parts_of
+from layouts import LAYOUTS, rows_of
+from reference import SlowVAE, in_float64
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
-from skvae.model.decoding import generate_in_order
-from skvae.model.layers import ACTIVATIONS, MLP, AutoregressiveMLP
+from skvae.model.layers import ACTIVATIONS, MLP
 from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, build_vae
 from skvae.model.network import kl_divergence as kl
 
