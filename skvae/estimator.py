@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from skvae.fitted import FittedModel
 from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
+from skvae.model.network import NetworkFactory
 from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
@@ -185,31 +187,31 @@ class VAEEstimator(
 
     def __init__(
         self,
-        latent_dim=8,
+        latent_dim: int = 8,
         *,
-        hidden_layer_sizes=(128, 128),
-        activation="silu",
-        likelihood="auto",
-        categorical_features="from_dtype",
-        exposure=None,
-        handle_unknown="error",
-        latent_density="auto",
-        beta=1.0,
-        alpha=0.0,
-        batch_size=128,
-        learning_rate_init=5e-3,
-        max_iter=None,
-        tol=1e-3,
-        early_stopping=True,
-        validation_fraction=0.1,
-        n_iter_no_change=20,
-        warm_start=False,
-        encoder=None,
-        decoder="auto",
-        device="cpu",
-        verbose=False,
-        random_state=None,
-    ):
+        hidden_layer_sizes: Sequence[int] | int = (128, 128),
+        activation: str = "silu",
+        likelihood: str | dict[str, Any] = "auto",
+        categorical_features: Any = "from_dtype",
+        exposure: str | int | None = None,
+        handle_unknown: str = "error",
+        latent_density: str = "auto",
+        beta: float = 1.0,
+        alpha: float = 0.0,
+        batch_size: int = 128,
+        learning_rate_init: float = 5e-3,
+        max_iter: int | None = None,
+        tol: float = 1e-3,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        warm_start: bool = False,
+        encoder: NetworkFactory | torch.nn.Module | None = None,
+        decoder: str | NetworkFactory | torch.nn.Module = "auto",
+        device: str = "cpu",
+        verbose: bool | int = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.latent_dim = latent_dim
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
