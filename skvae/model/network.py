@@ -159,6 +159,12 @@ class VAE(nn.Module):
         """bool : whether the encoder or the decoder is the user's: such modules may draw, or act otherwise in training."""
         return mlp_of(self.encoder) is None or self.decoder.layers is None
 
+    def __deepcopy__(self, memo: dict) -> VAE:
+        # what is pickled is on the CPU
+        rebuild, args = self.__reduce__()
+
+        return rebuild(*copy.deepcopy(args, memo)).to(self.device)
+
     def __reduce__(self) -> tuple:
         likelihood = self.likelihood
         return _rebuild, (
