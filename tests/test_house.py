@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "inference": {"model", "threads"},
     "base": {"engine", "inference", "model", "table", "threads"},
     "estimator": {"base", "engine", "inference", "interpolation", "model", "table"},
+    "neighbours": set(),
     "pipelines": {"estimator", "table"},
+    "oversampling": {"estimator", "neighbours", "table"},
     "__init__": {"estimator", "persistence", "pipelines"},
 }
 TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + [
