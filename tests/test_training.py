@@ -63,7 +63,9 @@ def steps(monkeypatch):
         def __getattr__(self, name):
             return getattr(self.step, name)
 
-    monkeypatch.setattr(skvae.engine.training, "make_step", lambda *args, **kwargs: Recorder(make_step(*args, **kwargs)))
+    monkeypatch.setattr(
+        skvae.engine.training, "make_step", lambda *args, **kwargs: Recorder(make_step(*args, **kwargs))
+    )
     return asked
 
 
