@@ -7,6 +7,7 @@ neither blank, nor a comment, nor part of a docstring.
 import argparse
 import ast
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -84,7 +85,7 @@ def is_parallel(node: ast.AST) -> bool:
     return isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)
 
 
-def measure(paths: list[Path]) -> Figures:
+def measure(paths: Iterable[Path]) -> Figures:
     """Figures of some source files together."""
     figures = Figures()
 
