@@ -111,7 +111,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
                 )
         self._table.check_exposure(rows, to_score=True)
         self._log_scale = -float(np.average(self._table.log_jacobian(rows), weights=weight))
-        x = self._tensor(self._table.encode(rows, np.float32, n_spare=1))
+        x = self._tensor(self._table.encode(rows, np.float32))
         return x, None if weight is None else self._tensor(weight / weight.mean())
 
     def _check_parameters(self):
@@ -136,13 +136,13 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
             return self.decoder
         linear = not np.size(self.hidden_layer_sizes)
         textbook = isinstance(self.likelihood, str) and self.likelihood != "auto"
-        fits = n_rows >= ROWS_FOR_ORDER and layout.n_columns <= PARTS_IN_ORDER and layout.width <= 16 * PARTS_IN_ORDER
+        fits = n_rows >= ROWS_FOR_ORDER and layout.n_parts <= PARTS_IN_ORDER and layout.width <= 16 * PARTS_IN_ORDER
         return "autoregressive" if fits and not linear and not textbook else "factorized"
 
     def _build(self, x, weight, seed):
         return build_vae(
             self._table.layout_,
-            (x.mean(0) if weight is None else weight @ x / weight.sum())[:-1].cpu().numpy(),
+            (x.mean(0) if weight is None else weight @ x / weight.sum()).cpu().numpy(),
             latent_dim=int(self.latent_dim),
             hidden_layer_sizes=[int(size) for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int))],
             activation=self.activation,
@@ -198,7 +198,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
 
     def _describe_divergence(self, x, error):
         layout = self._table.layout_
-        largest = x[:, layout.first_number : layout.first_known].abs().amax(0)
+        largest = x[:, layout.first_number : layout.first_flag].abs().amax(0)
         cause = f"Lower learning_rate_init={self.learning_rate_init}"
         if len(largest):
             label = self._reader.labels_[self._table.parts_[int(largest.argmax())][1]]
@@ -258,7 +258,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
         rows = self._read(X, reset=False)
         self._table.check_exposure(rows, to_score=to_score)
         for values in np.array_split(rows, math.ceil(len(rows) / ROWS_PER_PART)):
-            x = torch.from_numpy(self._table.encode(values, n_spare=1))
+            x = torch.from_numpy(self._table.encode(values))
             known = torch.from_numpy(self._table.known(values)).to(self.module_.device)
             yield x.to(self.module_.device), known, self._table.log_jacobian(values)
 
@@ -294,7 +294,7 @@ class BaseVAE(CallbackSupportMixin, BaseEstimator):
                 )
             return self._posterior(row)[0][0]
         values = self._reader.read_cells({column: cell for column, cell in cells.items() if not _is_missing(cell)})
-        x = torch.from_numpy(self._table.encode(values, n_spare=1)).to(self.module_.device)
+        x = torch.from_numpy(self._table.encode(values)).to(self.module_.device)
         return posterior(self._module_for(x), x)[0][0].cpu().numpy()
 
     def _decode(self, z, generator):

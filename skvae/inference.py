@@ -72,8 +72,8 @@ def log_likelihood(vae, x, known, draws, density):
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, layout.width + 1)
-        Encoded rows, with a last column of ones.
+    x : tensor of shape (n, layout.width)
+        Encoded rows.
     known : tensor of bool of shape (n, n_columns)
         The cells that count: the others are integrated out (Mattei & Frellsen, 2019).
     draws : tensor of shape (K, latent_dim)
@@ -109,7 +109,7 @@ def complete(vae, x, given, n_draws, generator, density, *, noise=True, offset=N
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, layout.width + 1)
+    x : tensor of shape (n, layout.width)
         Encoded rows, missing cells zero.
     given : tensor of shape (n, n_columns)
         Their known parts; NaN where one is missing.
@@ -232,7 +232,7 @@ def sample_given(vae, table, row, n_samples, generator, density, *, noise=True):
 
 def _complete_values(vae, table, values, n_draws, generator, density, *, noise=True, centred=()):
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
-    x = torch.from_numpy(table.encode(values, np.float32, n_spare=1)).to(vae.device)
+    x = torch.from_numpy(table.encode(values, np.float32)).to(vae.device)
     given = torch.from_numpy(table.parts(values)).to(x)
     offset = table.offsets(values)
     offset = None if offset is None else torch.from_numpy(offset).to(x)

@@ -43,7 +43,7 @@ def parts_of(layout, n_components=0):
     n_counts = sum(kind in ("poisson", "negative_binomial") for kind in kinds)
     n_numbers = sum(kind != "categorical" for kind in kinds)
     first = n_counts + (layout.exposure is not None)
-    parts, next_level, next_output = [], first + n_numbers + len(layout.known), 0
+    parts, next_level, next_output = [], first + n_numbers + len(layout.flagged), 0
     for block, (kind, n) in enumerate(layout.kinds):
         first_output = next_output
         next_wave = next_output + sum(layout.n_levels)
@@ -57,8 +57,8 @@ def parts_of(layout, n_components=0):
                 part.n_ordered = layout.n_ordered[i - n_numbers] if layout.n_ordered else 0
             else:
                 part.cells, part.inputs = [i if i < n_counts else first + i], [first + i]
-                if i in layout.known:
-                    part.flag = first + n_numbers + layout.known.index(i)
+                if i in layout.flagged:
+                    part.flag = first + n_numbers + layout.flagged.index(i)
                     part.inputs = [first + i, part.flag]
             if kind == "normal" and n_components:
                 part.outputs = [
@@ -155,14 +155,14 @@ class SlowVAE(nn.Module):
         return x
 
     def posterior(self, x):
-        z_mean, z_logvar = self.run(self.encoder, x[:, self.first_input : -1]).chunk(2, dim=1)
+        z_mean, z_logvar = self.run(self.encoder, x[:, self.first_input :]).chunk(2, dim=1)
         return Normal(z_mean, torch.sqrt(torch.exp(z_logvar)))
 
     def decode(self, z, x):
         """Outputs of the decoder, which reads the rows too if it is autoregressive."""
         if self.masks is None:
             return self.run(self.decoder, z)
-        return self.run(self.decoder, torch.cat([z, x[:, self.first_input : -1]], dim=1), self.masks)
+        return self.run(self.decoder, torch.cat([z, x[:, self.first_input :]], dim=1), self.masks)
 
     def density(self, part, outputs, offset):
         """The distribution of one part, given the outputs of the decoder and the log exposures of the rows."""
@@ -235,7 +235,7 @@ class SlowStep:
         return (weight * (nll + beta * kl)).mean() + self.penalty / 2 * squares
 
     def __call__(self, x, weight, noise, beta, learning_rate):
-        """`x` encoded rows with their column of ones, `noise` (n, latent_dim)."""
+        """`x` encoded rows, `noise` (n, latent_dim)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss = self.loss(x, weight, noise, beta)
@@ -256,7 +256,7 @@ def importance_weighted_bound(vae, x, draws, known=None):
     Parameters
     ----------
     vae : SlowVAE
-    x : tensor of shape (n, layout.width + 1), float64
+    x : tensor of shape (n, layout.width), float64
     draws : tensor of shape (n, K, latent_dim) or (K, latent_dim), float64
         Standard normal draws, for each row or the same for all.
     known : tensor of bool of shape (n, n_parts), default=None

@@ -323,7 +323,7 @@ def test_row_is_the_product_of_its_columns_in_order(n_components):
     x, _ = rows_of(layout, 6)
     outputs = torch.from_numpy(np.random.default_rng(2).normal(size=(6, likelihood.n_outputs)))
     log_prob, mean = likelihood.log_prob(x, outputs), likelihood.mean(outputs)
-    assert (likelihood.n_columns, log_prob.shape) == (10, (6, 10))
+    assert (likelihood.n_parts, log_prob.shape) == (10, (6, 10))
     for i, part in enumerate(parts_of(layout, n_components)):
         one = likelihood.blocks[part.block].one(part.number)
         out = outputs[:, likelihood.output_part == i]

@@ -129,7 +129,7 @@ def test_kl_is_that_of_torch_distributions():
 
 def test_forward_decodes_the_latent_mean():
     vae = make()
-    x = torch.rand(3, 6)
+    x = torch.rand(3, 5)
     with torch.no_grad():
         expected = vae.likelihood.mean(vae.decode(vae.encode(x)[0]))
         torch.testing.assert_close(vae(x), expected)
@@ -139,11 +139,11 @@ def test_log_variance_stays_in_range_and_far_cells_are_held():
     vae = make(activation="relu")
     with torch.no_grad():
         vae.encoder.layers[-1].bias[2:] = torch.tensor([1e6, -1e6])
-        _, z_logvar = vae.encode(torch.rand(3, 6))
+        _, z_logvar = vae.encode(torch.rand(3, 5))
         assert z_logvar[:, 0].tolist() == [LOGVAR_MAX] * 3
         assert z_logvar[:, 1].tolist() == [LOGVAR_MIN] * 3
-        far = torch.full((1, 6), 1e30)
-        torch.testing.assert_close(vae.encode(far)[0], vae.encode(torch.full((1, 6), INPUT_MAX))[0])
+        far = torch.full((1, 5), 1e30)
+        torch.testing.assert_close(vae.encode(far)[0], vae.encode(torch.full((1, 5), INPUT_MAX))[0])
 
 
 # ------------------------------------------------------------------------------------------------------------- pickling
@@ -281,7 +281,7 @@ def test_drawn_parts_follow_the_density_of_the_rows_they_make(decoder):
         outputs = vae.decode(z, row)
         again = vae.likelihood.draw(outputs, torch.Generator().manual_seed(1))
     # given what came before, a part and a fresh draw of it are alike
-    for i in range(layout.n_columns):
+    for i in range(layout.n_parts):
         one, other = parts[:, i].numpy(), again[:, i].numpy()
         assert abs(one.mean() - other.mean()) < 5 * np.hypot(one.std(), other.std()) / np.sqrt(20_000)
         assert one.var() / other.var() == pytest.approx(1, abs=0.15)
@@ -426,7 +426,7 @@ def test_layers_frozen_by_their_maker_stay_as_they_are():
 def test_built_in_network_is_a_module_one_can_run():
     vae = quick().fit(X)
     assert isinstance(vae.module_.encoder, MLP)
-    encoded = torch.from_numpy(np.hstack([(X - X.mean(0)) / X.std(0), np.ones((60, 1))])).float()
+    encoded = torch.from_numpy((X - X.mean(0)) / X.std(0)).float()
     with torch.no_grad():
         z_mean, _ = vae.module_.encode(encoded)
     np.testing.assert_allclose(z_mean, vae.transform(X), atol=1e-5)

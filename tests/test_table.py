@@ -13,8 +13,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from skvae import VAEEstimator
 from skvae.table import KINDS, TableEncoder, TableReader, as_table
+from skvae.table.layout import Layout
 from skvae.table.quantiles import QuantileMap
-from skvae.table.table import Layout
 
 N = 40
 RNG = np.random.default_rng(5)
@@ -624,7 +624,7 @@ def test_parts_of_every_kind_come_back_with_holes_and_all():
     ]  # fmt: skip
     layout = table.layout_
     assert layout.n_levels == (3, 2, 1000)
-    assert layout.known == (0, 1, 3, 4, 5)
+    assert layout.flagged == (0, 1, 3, 4, 5)
     assert layout.gate == (-1, -1, -1, 7, -1, -1, -1, -1, -1)
     # parts in the order of the columns, that of a spike before that of the rest
     assert [table.parts_[i][1] for i in np.argsort(layout.rank)] == [0, 1, 2, 2, 3, 4, 5, 7, 8]
@@ -644,8 +644,8 @@ def test_encoded_rows_are_those_made_cell_by_cell():
     values, levels, asked = any_table(60)
     table = encoder(values, levels=levels, likelihood=asked)
     by_hand = encode(table.layout_, table.parts(values))
-    np.testing.assert_allclose(table.encode(values, n_spare=1), by_hand, rtol=1e-10, atol=1e-12)
-    assert table.encode(values, np.float32, n_spare=1).dtype == np.float32
+    np.testing.assert_allclose(table.encode(values), by_hand, rtol=1e-10, atol=1e-12)
+    assert table.encode(values, np.float32).dtype == np.float32
     assert table.encode(values).shape == (60, table.layout_.width)
 
 
@@ -663,7 +663,7 @@ def test_a_column_without_any_cell_is_no_part():
     values = np.column_stack([NUMBERS, np.full(N, np.nan), FLAGS])
     table = encoder(values)
     assert table.kinds_.tolist() == ["normal", "constant", "bernoulli"]
-    assert table.layout_.n_columns == 2
+    assert table.layout_.n_parts == 2
     assert np.isfinite(table.encode(values)).all()
     rows = quick().fit(values).sample(5, random_state=0)
     assert np.isfinite(rows[:, [0, 2]]).all()
@@ -706,19 +706,19 @@ def test_layout_counts_what_an_encoded_row_holds(name):
     n_counts = sum(kind in ("poisson", "negative_binomial") for kind in kinds)
     n_numbers = len(kinds) - kinds.count("categorical")
     row = encode(layout, np.full((1, len(kinds)), np.nan))[0]
-    assert layout.n_columns == len(kinds) == len(layout.rank) == len(layout.gate)
+    assert layout.n_parts == len(kinds) == len(layout.rank) == len(layout.gate)
     assert (layout.n_counts, layout.n_numbers) == (n_counts, n_numbers)
-    assert layout.width == len(row) - 1
+    assert layout.width == len(row)
     first = n_counts + (layout.exposure is not None)
     assert (layout.first_number, layout.offset) == (first, slice(n_counts, first))
-    assert layout.first_known == first + n_numbers
-    assert layout.first_level == layout.first_known + len(layout.known) == layout.width - sum(layout.n_levels)
+    assert layout.first_flag == first + n_numbers
+    assert layout.first_level == layout.first_flag + len(layout.flagged) == layout.width - sum(layout.n_levels)
     assert layout.n_inputs == layout.width - first == len(layout.input_parts)
     # filling one part of an empty row changes its cells only
     for i in range(len(kinds)):
         parts = np.full((1, len(kinds)), np.nan)
         parts[0, i] = 1
-        changed = encode(layout, parts)[0, first:-1] != row[first:-1]
+        changed = encode(layout, parts)[0, first:] != row[first:]
         assert set(np.array(layout.input_parts)[changed]) == {i}
 
 

@@ -18,7 +18,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 def make_step(vae, x, penalty, adam_state=None):
     """The fastest step that can train `vae` on rows like `x`."""
-    built_in = type(vae.encoder) is MLP and type(vae.decoder) in (MLP, AutoregressiveMLP) and x.shape[1] > 1
+    built_in = type(vae.encoder) is MLP and type(vae.decoder) in (MLP, AutoregressiveMLP) and x.shape[1] > 0
     built_in &= not (vae.autoregressive and len(vae.decoder.layers) == 1)
     if built_in and float(x[:, vae.likelihood.layout.first_number :].abs().max()) <= INPUT_MAX:
         return (CapturedStep if vae.device.type == "cuda" else FlatStep)(vae, penalty, adam_state)
@@ -57,8 +57,8 @@ class AutogradStep:
 
         Parameters
         ----------
-        x : tensor of shape (n, layout.width + 1)
-            Encoded rows, with a last column of ones.
+        x : tensor of shape (n, layout.width)
+            Encoded rows.
         weight : tensor of shape (n,) or None
         noise : tensor of shape (latent_dim, n)
         beta, learning_rate : float
@@ -311,7 +311,8 @@ class _Workspace:
         latent_dim, likelihood, k = vae.latent_dim, vae.likelihood, step.n_encoder
         self.n = n
         self.scale, self.total = like.new_full((n,), 1 / n), like.new_ones(())
-        self.x = like.new_empty(likelihood.layout.width + 1, n)
+        self.x = like.new_ones(likelihood.layout.width + 1, n)  # the last row stays 1: it meets the bias
+        self.rows = self.x[:-1]
         self.inputs = self.x[likelihood.layout.first_number :]
         self.head, self.head_grad = like.new_empty(2 * latent_dim, n), like.new_empty(2 * latent_dim, n)
         self.z_mean, self.z_logvar = self.head.split([latent_dim] * 2)
@@ -331,19 +332,17 @@ class _Workspace:
             step.weights[k:], step.weight_grads[k:], below, outputs, outputs, self.z_mean_grad
         )
         self.nll = [like.new_zeros(block.n_columns) for block in likelihood.blocks]
-        self.blocks = [
-            (block, self.x[cells], out.t(), known, own, nll)
-            for (block, out, cells, known), own, nll in zip(
-                likelihood.places(outputs.t()), step.block_own, self.nll, strict=True
-            )
-        ]
         layout = likelihood.layout
-        self.count_outputs = None if layout.exposure is None else outputs[: layout.n_counts]
+        self.blocks = []
+        for place, own, nll in zip(likelihood.places, step.block_own, self.nll, strict=True):
+            flags = _flags(layout, place.parts, like.device)
+            self.blocks.append((place.block, self.x[place.cells], outputs[place.outputs], flags, own, nll))
+        self.raised = [outputs[raised] for raised in likelihood.raised]
         self.offset = self.x[layout.offset]
 
     def forward(self, x, noise):
-        """Fill the decoder's outputs for the rows `x` (n, layout.width + 1) and the `noise` (latent_dim, n)."""
-        self.x.copy_(x.t())
+        """Fill the decoder's outputs for the rows `x` (n, layout.width) and the `noise` (latent_dim, n)."""
+        self.rows.copy_(x.t())
         if self.context is not None:
             self.context.copy_(self.inputs)
         for call in self.encode:
@@ -357,10 +356,10 @@ class _Workspace:
 
     def backward_likelihood(self, scale, total):
         """Overwrite the decoder's outputs by the gradient of the loss with respect to them."""
-        if self.count_outputs is not None:
-            self.count_outputs += self.offset
-        for block, cells, outputs, known, own, nll in self.blocks:
-            mask = None if known is None else self.x.index_select(0, known)
+        for outputs in self.raised:
+            outputs += self.offset
+        for block, cells, outputs, flags, own, nll in self.blocks:
+            mask = None if flags is None else self.x.index_select(0, flags)
             block.backward_(cells, outputs, mask, scale, total, own, nll)
 
     def backward(self, scale, beta):
@@ -383,6 +382,17 @@ class _Workspace:
         for total in (*self.nll, self.kl):
             total.zero_()
         return totals
+
+
+def _flags(layout, parts, device):
+    """Positions of the flags of `parts`, shape (n_parts,), that of the ones for parts without; None if none has one."""
+    positions = [layout.width] * (parts.stop - parts.start)
+    for k, i in enumerate(layout.flagged):
+        if parts.start <= i < parts.stop:
+            positions[i - parts.start] = layout.first_flag + k
+    if positions == [layout.width] * len(positions):
+        return None
+    return torch.tensor(positions, device=device)
 
 
 def _passes(activation, weights, weight_grads, inputs, outputs, outputs_grad, inputs_grad=None):

@@ -53,8 +53,8 @@ def train(
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, layout.width + 1)
-        Encoded training rows, with a last column of ones.
+    x : tensor of shape (n, layout.width)
+        Encoded training rows.
     weight : tensor of shape (n,), default=None
         Row weights with mean 1.
     n_epochs : int

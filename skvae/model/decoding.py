@@ -18,7 +18,7 @@ def generate_in_order(vae, z, generator=None, x=None, given=None, offset=None, *
     vae : VAE
     z : tensor of shape (n, n_draws, latent_dim)
     generator : torch.Generator, default=None
-    x : tensor of shape (n, layout.width + 1), default=None
+    x : tensor of shape (n, layout.width), default=None
         The encoded rows, with zeros where a part is to be drawn.
     given : tensor of shape (n, n_columns), default=None
         Their known parts; NaN where one is to be drawn.
@@ -36,12 +36,12 @@ def generate_in_order(vae, z, generator=None, x=None, given=None, offset=None, *
         Sum of the log densities of the given parts, each given z and the parts before it, in nats.
     """
     layout, likelihood, (n, n_draws, _) = vae.likelihood.layout, vae.likelihood, z.shape
-    given = z.new_full((n, layout.n_columns), torch.nan) if given is None else given
+    given = z.new_full((n, layout.n_parts), torch.nan) if given is None else given
     read = (_OrderedReader if vae.autoregressive else _FactorizedReader)(vae, z, x)
     blocks = [(block, c) for block in likelihood.blocks for c in range(block.n_columns)]
     parts, raised = given.nan_to_num().repeat_interleave(n_draws, 0), None
     wanted = _wanted(layout, given)
-    for i in sorted(range(layout.n_columns), key=lambda i: layout.rank[i]):
+    for i in sorted(range(layout.n_parts), key=lambda i: layout.rank[i]):
         if not wanted[:, i].any():
             continue
         rows = _draws_of(wanted[:, i], n_draws)
@@ -135,7 +135,7 @@ class _OrderedReader:
 
     def outputs(self, i, rows):
         activation, layers = ACTIVATIONS[self.decoder.activation], self.decoder.layers
-        rank, n_ranks, out = self.layout.rank[i], self.layout.n_columns, torch.nonzero(self.output_part == i)[:, 0]
+        rank, n_ranks, out = self.layout.rank[i], self.layout.n_parts, torch.nonzero(self.output_part == i)[:, 0]
         if len(layers) == 1:
             return self.sums[rows][:, out]
         width = n_units(layers[0], rank, n_ranks)
@@ -160,10 +160,10 @@ def _input_cells(layout, i, parts):
         return F.one_hot(value.long(), layout.n_levels[i - layout.n_numbers]).to(value.dtype)
     there = torch.ones_like(value)
     if i < layout.n_counts:
-        location, scale = layout.count_ranges[i]
+        location, scale = layout.count_scales[i]
         value = (torch.log1p(value) - location) / scale
     elif layout.gate[i] >= 0:
         gate = layout.gate[i]
         there = (parts[:, gate] == layout.n_levels[gate - layout.n_numbers] - 1).to(value.dtype)
-    cells = [value * there, there] if i in layout.known else [value]
+    cells = [value * there, there] if i in layout.flagged else [value]
     return torch.stack(cells, dim=1)

@@ -8,7 +8,7 @@ nats and are stable at any finite decoder output.
 
 import itertools
 import math
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -483,6 +483,15 @@ KINDS = {
 }
 
 
+class Place(NamedTuple):
+    """A block of parts, and the positions of its parts, of its cells in an encoded row, and of its decoder outputs."""
+
+    block: Kind
+    parts: slice
+    cells: slice
+    outputs: slice
+
+
 class Likelihood(nn.Module):
     """p(x | z) of a whole row: the product over its columns, each of its own kind.
 
@@ -499,9 +508,9 @@ class Likelihood(nn.Module):
         super().__init__()
         self.layout, self.n_components = layout, n_components
         self.blocks = nn.ModuleList(self._block(kind, n) for kind, n in layout.kinds)
-        self.n_columns = layout.n_columns
+        self.n_parts = layout.n_parts
         self.n_outputs = sum(block.n_outputs for block in self.blocks)
-        self._places = self._find_places()
+        self.places = self._find_places()
 
     def _block(self, kind, n):
         if kind == "categorical":
@@ -513,36 +522,40 @@ class Likelihood(nn.Module):
     @property
     def output_part(self):
         """Tensor of int of shape (n_outputs,) : the part that each decoder output belongs to."""
-        first = itertools.accumulate([0, *(n for _, n in self.layout.kinds)])
-        parts = [block.output_column + i for block, i in zip(self.blocks, first, strict=False)]
+        parts = [place.block.output_column + place.parts.start for place in self.places]
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
 
     def _find_places(self):
-        """For each block: slices of its cells and of its outputs, and the positions of its *known* cells or None."""
-        layout, places, column, output = self.layout, [], 0, 0
-        last = layout.width  # the column of ones: columns that are never missing are known there
-        where = {i: layout.first_known + k for k, i in enumerate(layout.known)}
-        for (kind, n), block in zip(layout.kinds, self.blocks, strict=True):
-            counts = kind in ("poisson", "negative_binomial")
-            first = layout.first_level if kind == "categorical" else column + (0 if counts else layout.first_number)
-            columns = range(column, column + n)
-            known = torch.tensor([where.get(i, last) for i in columns]) if any(i in where for i in columns) else None
-            places.append((slice(first, first + block.n_cells), slice(output, output + block.n_outputs), known))
-            column, output = column + n, output + block.n_outputs
+        """A `Place` for each block."""
+        places = []
+        part = 0
+        output = 0
+        for (kind, n), block in zip(self.layout.kinds, self.blocks, strict=True):
+            if kind == "categorical":
+                first = self.layout.first_level
+            elif kind in ("poisson", "negative_binomial"):
+                first = part
+            else:
+                first = self.layout.first_number + part
+            cells = slice(first, first + block.n_cells)
+            outputs = slice(output, output + block.n_outputs)
+            places.append(Place(block, slice(part, part + n), cells, outputs))
+            part += n
+            output += block.n_outputs
         return places
 
-    def places(self, outputs):
-        """Each block, its outputs, where its cells are, and where the flags of which are known are (None if all are)."""
-        for block, (cells, out, known) in zip(self.blocks, self._places, strict=True):
-            yield block, outputs[..., out], cells, None if known is None else known.to(outputs.device)
+    @property
+    def raised(self):
+        """tuple of slice : the decoder outputs that a row's offset is added to."""
+        return (slice(0, self.layout.n_counts),) if self.layout.exposure is not None else ()
 
     def log_prob(self, x, outputs):
         """Log density of each cell of `x` given the decoder's `outputs`.
 
         Parameters
         ----------
-        x : tensor of shape (..., layout.width + 1)
-            Encoded rows with a last column of ones.
+        x : tensor of shape (..., layout.width)
+            Encoded rows.
         outputs : tensor of shape (..., n_outputs)
 
         Returns
@@ -550,24 +563,26 @@ class Likelihood(nn.Module):
         log_prob : tensor of shape (..., n_columns)
             In nats of the encoded units; 0 for a missing cell of a column that had missing cells at fit.
         """
-        parts = []
-        for block, out, cells, known in self.places(outputs):
-            log_prob = block.log_prob(x[..., cells], out)
-            parts.append(log_prob if known is None else log_prob * x.index_select(-1, known))
-        return _side_by_side(parts, outputs)
+        parts = [place.block.log_prob(x[..., place.cells], outputs[..., place.outputs]) for place in self.places]
+        log_prob = _side_by_side(parts, outputs)
+        if not self.layout.flagged:
+            return log_prob
+
+        observed = x.new_ones(*x.shape[:-1], self.n_parts)
+        observed[..., list(self.layout.flagged)] = x[..., self.layout.first_flag : self.layout.first_level]
+        return log_prob * observed
 
     def mean(self, outputs):
         """Mean, or position of the most probable level, of each cell, shape (..., n_columns)."""
-        return _side_by_side([block.mean(out) for block, out, _, _ in self.places(outputs)], outputs)
+        return _side_by_side([place.block.mean(outputs[..., place.outputs]) for place in self.places], outputs)
 
     def draw(self, outputs, generator):
         """One draw of each cell, shape (..., n_columns)."""
-        return _side_by_side([block.draw(out, generator) for block, out, _, _ in self.places(outputs)], outputs)
+        return _side_by_side([place.block.draw(outputs[..., place.outputs], generator) for place in self.places], outputs)
 
     def initial_outputs(self, mean):
         """Decoder outputs, shape (n_outputs,), for encoded rows whose mean is `mean`, shape (layout.width,)."""
-        places = zip(self.blocks, self._places, strict=True)
-        parts = [block.initial_outputs(mean[cells]) for block, (cells, _, _) in places]
+        parts = [place.block.initial_outputs(mean[place.cells]) for place in self.places]
         return _side_by_side(parts, mean.new_empty(0))
 
     def project(self):

@@ -37,8 +37,7 @@ class VAE(nn.Module):
 
     Notes
     -----
-    Rows are *encoded* rows, as ``likelihood.layout`` lays them out, with a last column of ones (which meets the biases in the
-    hand-written training step).
+    Rows are *encoded* rows, as ``likelihood.layout`` lays them out.
     """
 
     def __init__(self, encoder, decoder, likelihood, latent_dim):
@@ -72,12 +71,14 @@ class VAE(nn.Module):
         layout = self.likelihood.layout
         if layout.exposure is None or x is None:
             return outputs
-        counts, others = outputs.tensor_split([layout.n_counts], dim=-1)  # each count reads one output
-        return torch.cat([counts + x[..., layout.offset], others], dim=-1)
+        outputs = outputs.clone()  # autograd may need the outputs as they were
+        for raised in self.likelihood.raised:
+            outputs[..., raised] += x[..., layout.offset]
+        return outputs
 
     def inputs(self, x):
         """The cells of encoded rows that networks read, shape (n, n_inputs)."""
-        return x[..., self.likelihood.layout.first_number : -1].clamp(-INPUT_MAX, INPUT_MAX)
+        return x[..., self.likelihood.layout.first_number :].clamp(-INPUT_MAX, INPUT_MAX)
 
     def forward(self, x):
         """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
@@ -106,7 +107,7 @@ class VAE(nn.Module):
 
         Parameters
         ----------
-        x : tensor of shape (n, layout.width + 1)
+        x : tensor of shape (n, layout.width)
         noise : tensor of shape (n, latent_dim)
             Standard normal; z = z_mean + z_std * noise.
 

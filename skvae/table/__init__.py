@@ -5,6 +5,7 @@ worth (its density) in :mod:`skvae.model.likelihoods`.
 """
 
 from skvae.table.containers import TableReader, as_table
-from skvae.table.table import KINDS, Layout, TableEncoder
+from skvae.table.layout import Layout
+from skvae.table.table import KINDS, TableEncoder
 
 __all__ = ["KINDS", "Layout", "TableEncoder", "TableReader", "as_table"]

@@ -4,12 +4,12 @@ A column of the table becomes one *part* of an encoded row, or two: a ``"quantil
 (which spike it is, or none) and a normal one (its score, where it is no spike).
 """
 
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
 
 from skvae.table.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column, order_of_columns
+from skvae.table.layout import Layout
 from skvae.table.quantiles import QuantileMap, decode_part, in_units
 
 PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
@@ -24,97 +24,6 @@ ROWS_FOR_QUANTILES = 1000
 _ROWS_AT_ONCE = 4096
 _CONSTANT = "constant"
 _MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing about the kind of a column
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where what stands in an encoded row.
-
-    An encoded row is ``[counts | offset | numbers | known | one-hot levels]``. *Counts* are what count columns are compared
-    with. The *offset*, if there is an exposure, is what the decoder's outputs for all of them are raised by: the logarithm of
-    the row's exposure over the mean one, 0 where it is missing. *Numbers* are normal and bernoulli cells and, standardised,
-    the logarithms of the counts. *Known* are 1 where a cell of a column that had missing cells at fit is there, 0 where it is
-    not. The network reads what stands behind counts and offset.
-
-    Attributes
-    ----------
-    kinds : tuple of (str, int)
-        The kinds that occur and their number of parts, in the order of `PART_KINDS`.
-    n_levels : tuple of int
-        Number of levels of each categorical part.
-    n_ordered : tuple of int
-        How many of its first levels are the values of a number in ascending order, of each categorical part; empty if none.
-    known : tuple of int
-        Parts (positions among all of them) that have a *known* cell.
-    rank : tuple of int
-        For each part, its place in the order in which an autoregressive decoder reads and draws them.
-    gate : tuple of int
-        For each part, the categorical part whose last level says that it is there; -1 if it always is.
-    count_ranges : tuple of (float, float)
-        Location and scale of the logarithm of one plus the count, of each count part.
-    exposure : Exposure or None
-        What the counts are in proportion to. Its parts have a lower rank than they.
-    """
-
-    kinds: tuple
-    n_levels: tuple = ()
-    n_ordered: tuple = ()
-    known: tuple = ()
-    rank: tuple = ()
-    gate: tuple = ()
-    count_ranges: tuple = ()
-    exposure: Exposure | None = None
-
-    @property
-    def n_columns(self):
-        """int : the number of parts."""
-        return sum(n for _, n in self.kinds)
-
-    @property
-    def n_counts(self):
-        """int : the number of count parts, which come first and which the network does not read as they are."""
-        return sum(n for kind, n in self.kinds if kind in COUNTS)
-
-    @property
-    def n_numbers(self):
-        """int : the number of parts that are not categorical."""
-        return self.n_columns - len(self.n_levels)
-
-    @property
-    def offset(self):
-        """slice : where the *offset* stands; an empty one without exposure."""
-        return slice(self.n_counts, self.first_number)
-
-    @property
-    def first_number(self):
-        """int : where the *numbers* start, and what the network reads."""
-        return self.n_counts + (self.exposure is not None)
-
-    @property
-    def first_known(self):
-        """int : where the *known* cells start."""
-        return self.first_number + self.n_numbers
-
-    @property
-    def first_level(self):
-        """int : where the one-hot levels start."""
-        return self.first_known + len(self.known)
-
-    @property
-    def width(self):
-        """int : the length of an encoded row."""
-        return self.first_level + sum(self.n_levels)
-
-    @property
-    def n_inputs(self):
-        """int : how many of its last cells the network reads."""
-        return self.width - self.first_number
-
-    @property
-    def input_parts(self):
-        """list of int of length n_inputs : the part that each cell the network reads belongs to."""
-        levels = [self.n_numbers + c for c, n in enumerate(self.n_levels) for _ in range(n)]
-        return [*range(self.n_numbers), *self.known, *levels]
 
 
 class TableEncoder:
@@ -200,7 +109,7 @@ class TableEncoder:
                 for kind, j in self.parts_
                 if kind == "categorical"
             ),
-            known=tuple(
+            flagged=tuple(
                 i
                 for i, (kind, j) in enumerate(self.parts_)
                 if kind != "categorical" and (has_missing[j] or ("categorical", j) in place)
@@ -210,7 +119,7 @@ class TableEncoder:
                 self.parts_.index(("categorical", j)) if kind == "normal" and ("categorical", j) in place else -1
                 for kind, j in self.parts_
             ),
-            count_ranges=tuple(
+            count_scales=tuple(
                 (float(self.location_[j]), float(self.scale_[j])) for kind, j in self.parts_ if kind in COUNTS
             ),
             exposure=None if j_exposure is None else self._learn_exposure(values, j_exposure, weight),
@@ -285,7 +194,7 @@ class TableEncoder:
             there &= self.maps_[j].level(column.astype(np.float64)) == len(self.maps_[j].spikes_)
         return there
 
-    def encode(self, values, dtype=None, n_spare=0):
+    def encode(self, values, dtype=None):
         """Encode values.
 
         Parameters
@@ -294,20 +203,17 @@ class TableEncoder:
             NaN where a cell is missing.
         dtype : dtype, default=None
             Of the result; None is that of `values`.
-        n_spare : int, default=0
-            How many columns of ones to append.
 
         Returns
         -------
-        encoded : ndarray of shape (n_samples, layout_.width + n_spare)
+        encoded : ndarray of shape (n_samples, layout_.width)
 
         Raises
         ------
         ValueError
             If a cell cannot be of its column's kind.
         """
-        encoded = np.zeros((len(values), self.layout_.width + n_spare), dtype=dtype or values.dtype)
-        encoded[:, self.layout_.width :] = 1
+        encoded = np.zeros((len(values), self.layout_.width), dtype=dtype or values.dtype)
         if self.layout_.exposure is not None:
             encoded[:, self.layout_.offset] = np.nan_to_num(self.offsets(values))[:, None]
         for start in range(0, len(values), _ROWS_AT_ONCE):  # what is made on the way stays in the cache
@@ -331,8 +237,8 @@ class TableEncoder:
                     _check_counts(column, self.labels_[j], kind)
                     encoded[there, i] = column
                 encoded[there, layout.first_number + i] = self._number(column, j)
-            if i in layout.known:
-                encoded[:, layout.first_known + layout.known.index(i)] = there
+            if i in layout.flagged:
+                encoded[:, layout.first_flag + layout.flagged.index(i)] = there
 
     def parts(self, values):
         """The parts of values as `decode` reads them, ndarray of shape (n_samples, n_parts), NaN where one is not there."""
