@@ -1,29 +1,39 @@
-"""The scikit-learn face: parameters, validation, fitted state."""
+"""The scikit-learn face: parameters, validation, public methods."""
+
+from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import (
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import Tags, check_array
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skvae._sklearn import fit_context
+from skvae.fitted import FittedModel
+from skvae.fitting import fit_model
+from skvae.interpolation import InterpolationMixin
+from skvae.model.latent import LatentDensity
+from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
+from skvae.scoring import ScoringMixin
+from skvae.table import as_table
+
+
+MIN_SHARE_OF_PROPOSALS = 0.25
+"""A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
+
+
+class VAEEstimator(
+    InterpolationMixin,
+    ScoringMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    _fit_context,
-)
-from sklearn.callback import with_callbacks
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
-
-from skvae.base import BaseVAE
-from skvae.inference import fill, log_likelihood, sample_given, standard_normal_draws
-from skvae.interpolation import INTERPOLATIONS, fractions, line_along
-from skvae.model.latent import LATENT_DENSITIES
-from skvae.model.layers import ACTIVATIONS
-from skvae.table import KINDS
-
-
-class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
+    CallbackSupportMixin,
+    BaseEstimator,
+):
     """Variational autoencoder for tables.
 
     A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are
@@ -171,31 +181,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     ((3, 13), True)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012 (scikit-learn's convention)
-        "latent_dim": [Interval(Integral, 1, None, closed="left")],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "likelihood": [StrOptions({"auto", *KINDS} - {"categorical"}), dict],
-        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
-        "exposure": [str, Integral, None],
-        "handle_unknown": [StrOptions({"error", "ignore"})],
-        "latent_density": [StrOptions({"auto", *LATENT_DENSITIES})],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "warm_start": ["boolean"],
-        "encoder": [callable, HasMethods("forward"), None],
-        "decoder": [StrOptions({"auto", "factorized", "autoregressive"}), callable, HasMethods("forward")],
-        "device": [str],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-    }
+    _parameter_constraints: dict = CONSTRAINTS
 
     def __init__(
         self,
@@ -250,10 +236,12 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
 
     # ---------------------------------------------------------------------------------------------------------- fitting
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     @with_callbacks
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Fit the model to the rows of X.
+
+        Nothing is set before the fit has succeeded: whatever fails or interrupts it, a former model answers as before.
 
         Parameters
         ----------
@@ -272,14 +260,18 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         Raises
         ------
         ValueError
-            If X holds what the model cannot read, or the loss becomes infinite.
+            If X holds what the model cannot read.
+        DivergenceError
+            If the loss does not stay finite: a ValueError that names the likely column.
         """
-        go_on = self.warm_start and hasattr(self, "module_")
-        return self._fit(X, y, sample_weight, reset=not go_on, n_epochs=self.max_iter, schedule=True)
+        former = self._fitted if self.warm_start and self.__sklearn_is_fitted__() else None
+        return self._set(
+            fit_model(self, X, y, sample_weight, former=former, n_epochs=self.max_iter, schedule=True)
+        )
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     @with_callbacks
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Go once through the rows of X, from the present parameters.
 
         The first call settles the columns: their kinds, locations and scales. The learning rate stays at
@@ -299,11 +291,43 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         self : VAEEstimator
             The estimator.
         """
-        return self._fit(X, y, sample_weight, reset=not hasattr(self, "module_"), n_epochs=1, schedule=False)
+        former = self._fitted if self.__sklearn_is_fitted__() else None
+        return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=1, schedule=False))
 
-    # -------------------------------------------------------------------------------------------------- rows <-> latents
+    def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
+        """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
+        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        self.__dict__ = kept | learnt
+        return self
 
-    def transform(self, X):
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_fitted" in vars(self)
+
+    def _model(self) -> FittedModel:
+        """What the fit learnt; an error before it."""
+        check_is_fitted(self)
+        return self._fitted
+
+    def _read(self, X: Any) -> np.ndarray:
+        """Values of rows with the columns of the training table, shape (n_samples, n_features), NaN where missing."""
+        model = self._model()
+        X = as_table(X)
+        validate_data(self, X, skip_check_array=True, reset=False)
+        return model.table.read(X, self.handle_unknown)
+
+    @property
+    def module_(self) -> torch.nn.Module:
+        """torch.nn.Module : the trained network."""
+        return self._fitted.network
+
+    @property
+    def latent_density_(self) -> LatentDensity:
+        """LatentDensity : p(z), fitted when it is first asked for."""
+        return self._model().density("auto")
+
+    # ------------------------------------------------------------------------------------------------ rows <-> latents
+
+    def transform(self, X: Any) -> np.ndarray:
         """Latent means of rows.
 
         Parameters
@@ -316,9 +340,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         z_mean : ndarray of shape (n_samples, latent_dim)
             Mean of q(z | x) of each row, in the float dtype of X (float64 if X is not of floats).
         """
-        return self._posterior(X)[0]
+        return self.posterior(X)[0]
 
-    def posterior(self, X):
+    def posterior(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of q(z | x).
 
         Parameters
@@ -333,33 +357,33 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         z_std : ndarray of shape (n_samples, latent_dim)
             Its standard deviation (not the variance, nor the logarithm of either).
         """
-        return self._posterior(X)
+        return self._model().posterior(self._read(X))
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, X: Any) -> Any:
         """Decode latent points: the mean of p(x | z).
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, latent_dim)
+        X : array-like of shape (n_samples, latent_dim)
             Latent points.
 
         Returns
         -------
-        X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
+        X_original : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             Decoded rows in the units and the container of the training table. Columns of integers are rounded, those of
             booleans and categories hold the most probable level. An autoregressive decoder decodes cell after cell, each
             from z and the decoded cells before it.
         """
-        check_is_fitted(self)
-        Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
-        if Z.shape[1] != self.module_.latent_dim:
+        model = self._model()
+        points = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        if points.shape[1] != model.network.latent_dim:
             raise ValueError(
-                f"Z has {Z.shape[1]} columns, but the model has latent_dim={self.module_.latent_dim} latent units. Pass "
-                f"latent points such as transform(X) returns, or sample(n) for new rows."
+                f"X has {points.shape[1]} columns, but the model has latent_dim={model.network.latent_dim} latent units. "
+                f"Pass latent points such as transform(X) returns, or sample(n) for new rows."
             )
-        return self._decode(torch.from_numpy(np.array(Z)), generator=None)
+        return model.decode(torch.from_numpy(np.array(points)))
 
-    def reconstruct(self, X):
+    def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their latent means.
 
         Parameters
@@ -372,78 +396,28 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         X_hat : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             ``inverse_transform(transform(X))``, in the container of the training table.
         """
-        return self._decode(torch.from_numpy(self._posterior(X)[0]), generator=None)
+        z_mean, _ = self.posterior(X)
+        return self._model().decode(torch.from_numpy(z_mean))
 
-    def interpolate(self, x_a, x_b, n_steps=10, *, method="spherical"):
-        """Decoded points on the way from one row's latent mean to another's.
+    def _latent_mean(self, row: Any, name: str) -> np.ndarray:
+        """z_mean of one row, shape (latent_dim,); errors call it `name`."""
+        values = self._model().table.read_row(row, name)
+        if values is None:
+            values = self._read(row)
+        z_mean, _ = self._model().posterior(values)
+        return z_mean[0]
 
-        Parameters
-        ----------
-        x_a : array-like, DataFrame, Series or dict
-            One row: a table of one row, its cells in order, or a dict (or pandas Series) by column. Columns that a dict does
-            not name are missing cells.
-        x_b : array-like, DataFrame, Series or dict
-            Likewise.
-        n_steps : int, default=10
-            Number of points, both ends included; at least 2.
-        method : {"spherical", "linear"}, default="spherical"
-            The way: on an arc around 0 (White, "Sampling generative networks", arXiv:1609.04468, 2016), which stays where
-            the prior has its mass, or on a straight line. They are the same where both ends and 0 lie on one line, as with
-            one latent unit.
+    # ---------------------------------------------------------------------------------------- generation, missing cells
 
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
-            Rows in the units and the container of the training table, decoded as by `inverse_transform`; the first and the
-            last are what `reconstruct` makes of `x_a` and `x_b`.
-        """
-        if method not in INTERPOLATIONS:
-            raise ValueError(f"method must be one of {', '.join(map(repr, INTERPOLATIONS))}, got {method!r}.")
-        t = fractions(n_steps)
-        z_a, z_b = self._latent_mean(x_a, "x_a"), self._latent_mean(x_b, "x_b")
-        return self.inverse_transform(INTERPOLATIONS[method](z_a, z_b, t))
-
-    def traverse(self, unit, *, X=None, n_steps=10, extent=3.0):
-        """Decoded points on a line along one latent unit: what the unit means.
-
-        Parameters
-        ----------
-        unit : int
-            Which one, from 0. `kl_per_unit_` says which of them tell anything of a row.
-        X : array-like, DataFrame, Series or dict, default=None
-            One row (as for `interpolate`), at whose latent mean the other units stay. None leaves them at 0, the prior's mean.
-        n_steps : int, default=10
-            Number of points, both ends included; at least 2.
-        extent : float or (float, float), default=3.0
-            Where the line ends, in standard deviations of the prior: a number is the distance from 0 on either side.
-
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
-            Rows in the units and the container of the training table, decoded as by `inverse_transform`.
-        """
-        check_is_fitted(self)
-        n_units = self.module_.latent_dim
-        if not isinstance(unit, Integral) or isinstance(unit, bool) or not 0 <= unit < n_units:
-            raise ValueError(f"unit must be an integer from 0 to {n_units - 1}, one of the latent units, got {unit!r}.")
-        ends = np.asarray((-extent, extent) if isinstance(extent, Real) else extent)
-        if ends.shape != (2,) or ends.dtype.kind not in "fiu" or not np.isfinite(ends).all() or ends[0] == ends[1]:
-            raise ValueError(
-                f"extent must be a number other than 0 or two different numbers (low, high), finite and in standard "
-                f"deviations of the prior, got {extent!r}."
-            )
-        centre = np.zeros(n_units) if X is None else self._latent_mean(X, "X")
-        return self.inverse_transform(line_along(centre, unit, *ends, n_steps))
-
-    # ------------------------------------------------------------------------------------------------------- generation
-
-    @property
-    def latent_density_(self):
-        """What `latent_density` names, fitted: an object with ``sample`` and ``log_prob``."""
-        check_is_fitted(self)
-        return self._density(self.latent_density)
-
-    def sample(self, n_samples=1, *, given=None, latent_density=None, noise=True, random_state=None):
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        given: dict | None = None,
+        latent_density: str | None = None,
+        noise: bool = True,
+        random_state: Any = None,
+    ) -> Any:
         """Draw new rows: z from the latent density, then x from p(x | z).
 
         Parameters
@@ -454,7 +428,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
             Cells that every row shall have, by name (or index, for arrays): z and the other cells are then drawn given them,
             by importance resampling. A warning tells when too few of the proposals fit.
         latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default=None
-            What z is drawn from. None takes the parameter of that name.
+            What z is drawn from. None and ``"auto"`` take the latent density that was chosen at fit.
         noise : bool, default=True
             Whether x is drawn from p(x | z). False decodes z only, to the mean: such rows vary less than real ones.
         random_state : int, RandomState instance or None, default=None
@@ -465,32 +439,26 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             New rows in the units and the container of the training table.
         """
-        check_is_fitted(self)
-        _check_positive_integer("n_samples", n_samples)
-        name = self.latent_density if latent_density is None else latent_density
-        if name not in ("auto", *LATENT_DENSITIES):
-            known = ", ".join(map(repr, ("auto", *LATENT_DENSITIES)))
-            raise ValueError(f"latent_density must be one of {known}, got {name!r}.")
-        generator, density = _generator(random_state), self._density(name)
-        if given:
-            return self._sample_given(int(n_samples), given, generator, density, noise)
-        return self._decode(density.sample(int(n_samples), generator), generator if noise else None)
+        model = self._model()
+        n = check_positive_integer("n_samples", n_samples)
+        name = "auto" if latent_density is None else latent_density
+        check_density_name(name)
 
-    def _sample_given(self, n_samples, given, generator, density, noise):
-        """`sample` around given cells."""
-        row = self._reader.read_cells(given)
-        self._table.check_given(row)
-        values, share = sample_given(self.module_, self._table, row, n_samples, generator, density, noise=noise)
-        if share < 0.25:
+        generator = make_generator(random_state)
+        density = model.density(name)
+        if not given:
+            return model.sample(n, generator, density, noise=noise)
+
+        rows, share = model.sample_given(given, n, generator, density, noise=noise)
+        if share < MIN_SHARE_OF_PROPOSALS:
             warnings.warn(
-                f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so "
-                f"that many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more "
-                f"rows like these.",
-                stacklevel=3,
+                f"The {n} rows given {given} rest on only about {share * n:.0f} different proposals, so that many are alike: "
+                f"few rows of the model meet these conditions. Give fewer cells, or train with more rows like these.",
+                stacklevel=2,
             )
-        return self._reader.write(values)
+        return rows
 
-    def impute(self, X, *, n_draws=None, random_state=None):
+    def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
         """Fill missing cells given the known cells of their row.
 
         z is drawn from q(z | known cells) and from p(z), the missing cells given z, and the draws are weighted by their
@@ -509,90 +477,22 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         Returns
         -------
         X_filled : ndarray, pandas or polars DataFrame of shape (n_samples, n_features), or list of n_draws of them
-            Known cells as they were.
+            Observed cells as they were.
         """
-        check_is_fitted(self)
+        model = self._model()
         if n_draws is not None:
-            _check_positive_integer("n_draws", n_draws, or_else="None or ")
-        values = self._read(X, reset=False).astype(np.float64)
-        self._table.check_exposure(values, to_score=False)
-        generator = _generator(0 if random_state is None and n_draws is None else random_state)
-        copies = fill(self.module_, self._table, values, n_draws, generator, self.latent_density_)
-        filled = [self._reader.write(copy, like=X) for copy in copies]
+            n_draws = check_positive_integer("n_draws", n_draws, or_else="None or ")
+        if n_draws is None and random_state is None:
+            random_state = 0
+
+        copies = model.impute(self._read(X), n_draws, make_generator(random_state))
+        filled = [model.table.write(values, like=X) for values in copies]
         return filled[0] if n_draws is None else filled
 
-    # ---------------------------------------------------------------------------------------------------------- density
-
-    def score_samples(self, X, *, n_draws=32, random_state=None):
-        """Log-likelihood of rows.
-
-        The importance-weighted bound (Burda et al., 2016) on log p(x), with `n_draws` quasi-random draws of z from q(z | x).
-        The same draws serve every row, so that a row's number does not depend on the rows around it.
-
-        Parameters
-        ----------
-        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
-            Rows, with the columns of the training table.
-        n_draws : int, default=32
-            Draws per row. The bound rises with it towards log p(x), in expectation.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws. None is a fixed one, so that the same call gives the same numbers.
-
-        Returns
-        -------
-        log_likelihood : ndarray of shape (n_samples,)
-            In nats and in the units of X: log densities of numbers plus log masses of levels, flags and counts. A value of a
-            ``"quantile_normal"`` column that many training rows share has a mass, too. Missing cells are integrated out;
-            constant columns do not count.
-        """
-        check_is_fitted(self)
-        _check_positive_integer("n_draws", n_draws)
-        seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        draws, density = standard_normal_draws(int(n_draws), self.module_.latent_dim, seed), self.latent_density_
-        parts = []
-        for x, known, log_jacobian in self._encode(X, to_score=True):
-            scores = log_likelihood(self._module_for(x), x, known, draws.to(x), density).cpu().numpy()
-            parts.append(scores + log_jacobian.astype(scores.dtype))
-        return np.concatenate(parts)
-
-    def score(self, X, y=None, sample_weight=None):
-        """Mean log-likelihood of rows, in nats per row: see `score_samples`.
-
-        Comparable, on the same X, with ``GaussianMixture.score``, ``FactorAnalysis.score`` and the mean of
-        ``KernelDensity.score_samples`` where every column has a density: with ``likelihood="normal"``, or where no value of
-        a column is shared by many rows.
-
-        Parameters
-        ----------
-        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
-            Rows, with the columns of the training table.
-        y : Ignored
-            Not used, present by convention.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
-        Returns
-        -------
-        score : float
-            Mean log-likelihood.
-        """
-        scores = self.score_samples(X)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, scores, dtype=np.float64)
-        return float(np.average(scores, weights=weight))
-
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _check_positive_integer(name, value, or_else=""):
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be {or_else}an integer of at least 1, got {value!r}.")
-
-
-def _generator(random_state):
-    """A torch generator whose seed is drawn from scikit-learn's notion of a random state."""
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    return torch.Generator().manual_seed(int(seed))

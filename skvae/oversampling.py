@@ -320,10 +320,10 @@ class RowsBetween:
     """
 
     def __init__(self, vae, joint):
-        self.values = vae._read(joint, reset=False).astype(np.float64)
+        self.values = vae._read(joint).astype(np.float64)
         self.z_mean = vae.transform(joint)
-        self._discrete = np.isin(vae._table.kinds_, DISCRETE)
-        self._counts = np.isin(vae._table.kinds_, COUNTS)
+        self._discrete = np.array([c.kind.is_discrete for c in vae._fitted.table.columns])
+        self._counts = np.array([c.kind.is_count for c in vae._fitted.table.columns])
 
     def draw(self, n, rows, n_neighbors, rng):
         """New rows between some of the table's.
@@ -429,7 +429,7 @@ def _as_numbers(y):
 def _write(vae, values, table, first):
     """New rows of X from the values of joint rows, with the holes of the rows `first`."""
     known = ~np.isnan(values[:, :-1])
-    written = vae._reader.write(np.where(np.isnan(values), 0.0, values))
+    written = vae._fitted.table.write(np.where(np.isnan(values), 0.0, values))
     if as_frame(table) is None:
         return np.where(known, written[:, :-1], table[first])
     new, old = as_frame(written), nw.maybe_reset_index(as_frame(take(table, first)))

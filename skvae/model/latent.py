@@ -1,15 +1,13 @@
 """What z is drawn from when new rows are made: the prior, and densities of the training rows' posteriors."""
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from skvae.threads import one_blas_thread
+from skvae.threads import on_one_thread
 
 ROWS = 20_000
 """Posteriors of at most so many training rows are kept and fitted to."""
@@ -23,8 +21,12 @@ RIDGE = 1e-4
 CELLS_PER_CHUNK = 2**22
 
 
+class LatentDensity:
+    pass
+
+
 @dataclass(frozen=True)
-class Prior:
+class Prior(LatentDensity):
     """The standard normal N(0, I) that the KL term pulls the posteriors towards.
 
     Parameters
@@ -35,14 +37,17 @@ class Prior:
     latent_dim: int
 
     @classmethod
+    @on_one_thread
     def fit(cls, z_mean, z_std, weight=None, seed=0):
         """The prior of as many units; nothing is learnt."""
         return cls(z_mean.shape[1])
 
+    @on_one_thread
     def sample(self, n_samples, generator, dtype=torch.float32):
         """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""
         return torch.randn(n_samples, self.latent_dim, generator=generator, dtype=dtype)
 
+    @on_one_thread
     def log_prob(self, z):
         """Log density in nats, shape (...,), of z of shape (..., latent_dim)."""
         return -0.5 * (z**2).sum(-1) - 0.5 * self.latent_dim * math.log(2 * math.pi)
@@ -65,16 +70,19 @@ class AggregatedPosterior:
     deviations: np.ndarray
 
     @classmethod
+    @on_one_thread
     def fit(cls, z_mean, z_std, weight=None, seed=0):
         """The density of posteriors with means and deviations of shape (n, latent_dim)."""
         return cls(_shares(z_mean, weight).astype(np.float32), z_mean.astype(np.float32), z_std.astype(np.float32))
 
+    @on_one_thread
     def sample(self, n_samples, generator, dtype=torch.float32):
         """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""
         rows = torch.multinomial(torch.from_numpy(self.weights), n_samples, replacement=True, generator=generator)
         means, deviations = (torch.from_numpy(a).to(dtype)[rows] for a in (self.means, self.deviations))
         return means + deviations * torch.randn(means.shape, generator=generator, dtype=dtype)
 
+    @on_one_thread
     def log_prob(self, z):
         """Log density in nats, shape (...,), of z of shape (..., latent_dim).
 
@@ -111,6 +119,7 @@ class Mixture:
     factors: np.ndarray
 
     @classmethod
+    @on_one_thread
     def fit(cls, z_mean, z_std, weight=None, seed=0):
         """By expectation maximisation on draws from the posteriors, `GaussianMixture` in scikit-learn.
 
@@ -132,6 +141,7 @@ class Mixture:
         n_components = max(k for k, ties in zip(sizes, behind.mean(1) <= error, strict=True) if ties)
         return _normal_mixture(np.concatenate([z, left_out]), n_components, rng)
 
+    @on_one_thread
     def sample(self, n_samples, generator, dtype=torch.float32):
         """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""
         rows = torch.multinomial(torch.from_numpy(self.weights), n_samples, replacement=True, generator=generator)
@@ -139,6 +149,7 @@ class Mixture:
         means, factors = (torch.from_numpy(a).to(dtype)[rows] for a in (self.means, self.factors))
         return means + torch.einsum("nij,nj->ni", factors, noise)
 
+    @on_one_thread
     def log_prob(self, z):
         """Log density in nats, shape (...,), of z of shape (..., latent_dim)."""
         weights, means, factors = (torch.from_numpy(a).to(z) for a in (self.weights, self.means, self.factors))
@@ -153,6 +164,7 @@ class Gaussian(Mixture):
     """The normal density with the aggregated posterior's mean and covariance: a mixture of one."""
 
     @classmethod
+    @on_one_thread
     def fit(cls, z_mean, z_std, weight=None, seed=0):
         """Mean of the means; covariance of the means plus the mean of the variances (law of total variance)."""
         z_mean, z_std, shares = z_mean.astype(np.float64), z_std.astype(np.float64), _shares(z_mean, weight)
@@ -182,10 +194,16 @@ def _draws(z_mean, z_std, shares, n_draws, rng):
     return z_mean[rows] + z_std[rows] * rng.standard_normal((n_draws, z_mean.shape[1]))
 
 
+class _QuietMixture(GaussianMixture):
+    """One that does not warn when it stops at `max_iter`: near its end it is as good.
+
+    A warnings filter would be the whole process's, and two threads that set it and put it back leave it set.
+    """
+
+    converged_ = property(lambda self: True, lambda self, value: None)
+
+
 def _normal_mixture(z, n_components, rng):
     """A `Mixture` of so many components fitted to points of shape (n, latent_dim)."""
-    model = GaussianMixture(n_components, max_iter=30, init_params="k-means++", reg_covar=RIDGE, random_state=rng)
-    with warnings.catch_warnings(), one_blas_thread():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near its end it is as good
-        model.fit(z)
+    model = _QuietMixture(n_components, max_iter=30, init_params="k-means++", reg_covar=RIDGE, random_state=rng).fit(z)
     return Mixture(model.weights_, model.means_, np.linalg.cholesky(model.covariances_))
