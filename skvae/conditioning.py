@@ -267,9 +267,7 @@ def _complete_values(
     if encoded.offset is not None:
         offset = torch.from_numpy(encoded.offset).to(x)
 
-    parts, weights = complete(
-        vae, x, given, n_draws, generator, density, noise=noise, offset=offset, centred=centred
-    )
+    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset, centred=centred)
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()
 

@@ -20,7 +20,7 @@ from skvae.model.latent import LatentDensity
 from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
-
+from skvae.table.given import read_row
 
 MIN_SHARE_OF_PROPOSALS = 0.25
 """A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
@@ -265,9 +265,7 @@ class VAEEstimator(
             If the loss does not stay finite: a ValueError that names the likely column.
         """
         former = self._fitted if self.warm_start and self.__sklearn_is_fitted__() else None
-        return self._set(
-            fit_model(self, X, y, sample_weight, former=former, n_epochs=self.max_iter, schedule=True)
-        )
+        return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=self.max_iter, schedule=True))
 
     @fit_context(prefer_skip_nested_validation=True)
     @with_callbacks
@@ -401,7 +399,7 @@ class VAEEstimator(
 
     def _latent_mean(self, row: Any, name: str) -> np.ndarray:
         """z_mean of one row, shape (latent_dim,); errors call it `name`."""
-        values = self._model().table.read_row(row, name)
+        values = read_row(self._model().table, row, name)
         if values is None:
             values = self._read(row)
         z_mean, _ = self._model().posterior(values)

@@ -19,6 +19,7 @@ from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
 from skvae.model.network import VAE
 from skvae.model.state import from_state, to_state
 from skvae.table import EncodedRows, Table
+from skvae.table.given import read_cells
 from skvae.threads import on_one_thread
 
 ROWS_AT_ONCE = 2**16
@@ -87,6 +88,7 @@ class FittedModel:
 
     def density(self, name: str) -> LatentDensity:
         """The latent density of this name, fitted when it is first asked for; ``"auto"`` is that of the fit."""
+        # not the estimator's parameter, which may have been set since
         if name == "auto":
             name = self.density_name
         if name not in self.densities:
@@ -96,15 +98,22 @@ class FittedModel:
     def attributes(self) -> dict[str, Any]:
         """Public attributes of the fitted estimator, by name."""
         scores = self.validation_scores
-        kinds = [column.kind.name for column in self.table.columns]
+        best = None
+        if scores is not None:
+            best = max(scores)
+
+        kinds = {}
+        for name, column in zip(self.table.schema.names, self.table.columns, strict=True):
+            kinds[name] = column.kind.name
+
         return {
             "n_iter_": len(self.loss_curve),
             "loss_curve_": self.loss_curve,
             "validation_scores_": scores,
-            "best_validation_score_": max(scores) if scores else None,
+            "best_validation_score_": best,
             "kl_per_unit_": self.kl_per_unit,
             "active_units_": self.active_units,
-            "likelihood_": dict(zip(self.table.schema.names, kinds, strict=True)),
+            "likelihood_": kinds,
             "decoder_": self.network.decoder.name,
             "latent_density_name_": self.density_name,
             "_n_features_out": self.network.latent_dim,
@@ -136,12 +145,12 @@ class FittedModel:
             deviations.append(z_std.cpu().numpy())
         return np.concatenate(means), np.concatenate(deviations)
 
-    def sample(
-        self, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool
-    ) -> Any:
+    def sample(self, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool) -> Any:
         """New rows, in the container of the table; without `noise`, means of p(x | z)."""
         z = density.sample(n_samples, generator)
-        return self.decode(z, generator if noise else None)
+        if not noise:
+            return self.decode(z)
+        return self.decode(z, generator)
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Any:
         """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
@@ -177,13 +186,15 @@ class FittedModel:
         self, given: dict, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool
     ) -> tuple[Any, float]:
         """Rows around given cells, and the share of different proposals: see `skvae.conditioning.sample_given`."""
-        row = self.table.read_cells(given)
+        row = read_cells(self.table, given)
         self.table.check_given(row)
+
         values, share = sample_given(self.network, self.table, row, n_samples, generator, density, noise=noise)
         return self.table.write(values), share
 
     def impute(self, values: np.ndarray, n_draws: int | None, generator: torch.Generator) -> np.ndarray:
         """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.conditioning.fill`."""
+        # single precision does not tell large whole numbers apart
         values = values.astype(np.float64)
         self.table.check_exposure(values, to_score=False)
         return fill(self.network, self.table, values, n_draws, generator, self.density("auto"))
@@ -199,6 +210,7 @@ class FittedModel:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = from_state(state["table"].layout, state["network"])
+        # past the guard of a frozen dataclass
         vars(self).update(state, network=network, latents=Latents(*state["latents"]))
 
 

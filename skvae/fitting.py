@@ -240,9 +240,7 @@ def read_rows(
     return table, values, weight
 
 
-def encode_rows(
-    table: Table, values: np.ndarray, weight: np.ndarray | None, device: str
-) -> tuple[TrainingRows, float]:
+def encode_rows(table: Table, values: np.ndarray, weight: np.ndarray | None, device: str) -> tuple[TrainingRows, float]:
     """Training rows as tensors.
 
     Parameters
@@ -271,9 +269,7 @@ def encode_rows(
     return TrainingRows(x, torch.from_numpy(shares).to(device)), log_scale
 
 
-def hold_out(
-    rows: TrainingRows, fraction: float, rng: np.random.RandomState
-) -> tuple[TrainingRows, TrainingRows]:
+def hold_out(rows: TrainingRows, fraction: float, rng: np.random.RandomState) -> tuple[TrainingRows, TrainingRows]:
     """Split rows at random into those to train on and those to validate on.
 
     Parameters

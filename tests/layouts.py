@@ -7,6 +7,9 @@ import torch
 
 from skvae.table.layout import Layout
 
+COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
+"""Kinds of parts whose counts stand first in a row."""
+
 
 @dataclass(frozen=True)
 class LinearOffset:
@@ -52,6 +55,21 @@ LAYOUTS = {
         count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
         exposure=LinearOffset(3),
     ),
+    "zero inflated": Layout(
+        kinds=(("zero_inflated_negative_binomial", 2), ("normal", 2)),
+        flagged=(1,),
+        rank=(2, 0, 3, 1),
+        gate=(-1,) * 4,
+        count_scales=((0.8, 0.5), (1.0, 0.7)),
+    ),
+    "zero inflated exposure": Layout(
+        kinds=(("poisson", 1), ("negative_binomial", 1), ("zero_inflated_negative_binomial", 2), ("normal", 2)),
+        flagged=(2, 4),
+        rank=(2, 5, 3, 4, 0, 1),
+        gate=(-1,) * 6,
+        count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9), (1.2, 1.1)),
+        exposure=LinearOffset(4),
+    ),
     # the last normal part is the rest beside the spikes of the first categorical one
     "all": Layout(
         kinds=(("poisson", 1), ("negative_binomial", 2), ("normal", 3), ("bernoulli", 2), ("categorical", 2)),
@@ -63,11 +81,11 @@ LAYOUTS = {
         count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
     ),
 }
-"""Where what stands, for tables of one kind and of several, with cells that may be missing and without."""
+"""Layouts of tables of one kind and of several, with and without cells that may be missing, an order and an exposure."""
 
 
 def rows_of(layout, n, seed=0):
-    """Encoded rows and their parts with NaN where one is not there; both float64.
+    """Encoded rows, and their parts with NaN where one is missing; both float64.
 
     A third of the cells that may be missing are missing, and a fifth of the categories.
     """
@@ -76,8 +94,10 @@ def rows_of(layout, n, seed=0):
     n_numbers = sum(kind != "categorical" for kind in kinds)
     parts = np.empty((n, len(kinds)))
     for i, kind in enumerate(kinds):
-        if kind in ("poisson", "negative_binomial"):
+        if kind in COUNTS:
             parts[:, i] = rng.poisson(2.5, n)
+            if kind == "zero_inflated_negative_binomial":
+                parts[rng.uniform(size=n) < 0.4, i] = 0
         elif kind == "normal":
             parts[:, i] = rng.normal(size=n)
         elif kind == "bernoulli":
@@ -95,7 +115,7 @@ def rows_of(layout, n, seed=0):
 
 
 def encode(layout, parts):
-    """Encoded rowsthat hold `parts`: cell by cell."""
+    """Encoded rows that hold `parts`, made cell by cell."""
     kinds = [kind for kind, count in layout.kinds for _ in range(count)]
     rows = []
     for row in parts:
@@ -108,7 +128,7 @@ def encode(layout, parts):
                 levels += [float(there and level == value) for level in range(n_levels)]
                 continue
             number = value
-            if kind in ("poisson", "negative_binomial"):
+            if kind in COUNTS:
                 counts.append(value if there else 0.0)
                 location, scale = layout.count_scales[i]
                 number = (np.log(1 + value) - location) / scale

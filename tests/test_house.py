@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "_sklearn": set(),
     "exceptions": set(),
     "interpolation": set(),
+    "neighbours": set(),
     "threads": set(),
     "randomness": {"threads"},
     "table": {"_sklearn"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "scoring": {"_sklearn", "fitted", "parameters"},
     "estimator": {"_sklearn", "fitted", "fitting", "interpolation", "model", "parameters", "scoring", "table"},
     "pipelines": {"_sklearn", "estimator", "table"},
-    "oversampling": {"_sklearn", "estimator", "table"},
+    "oversampling": {"_sklearn", "estimator", "neighbours", "table"},
     "__init__": {"estimator", "exceptions", "pipelines"},
 }
 TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + [

@@ -7,15 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from layouts import LAYOUTS, encode, rows_of
-from reference import ACTIVATIONS as SLOW_ACTIVATIONS
-from reference import SlowVAE, in_float64, parts_of
+from layouts import LAYOUTS, rows_of
+from reference import SlowVAE, in_float64
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
-from skvae.model.decoding import generate_in_order
-from skvae.model.layers import ACTIVATIONS, MLP, AutoregressiveMLP
+from skvae.model.layers import ACTIVATIONS, MLP
 from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, build_vae
 from skvae.model.network import kl_divergence as kl
 
@@ -39,35 +37,6 @@ def make(encoder=None, decoder="factorized", *, seed=0, kinds="both", hidden=(6,
 
 def quick(**params):
     return VAEEstimator(2, **{"hidden_layer_sizes": (6,), "max_iter": 3, "random_state": 0, **params})
-
-
-# ---------------------------------------------------------------------------------------------------------- activations
-
-
-def test_every_activation_of_the_twin_is_offered():
-    assert ACTIVATIONS.keys() == SLOW_ACTIVATIONS.keys()
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_is_that_of_the_twin_and_has_its_derivative_beside_it(name):
-    activation = ACTIVATIONS[name]
-    x = POINTS.clone().requires_grad_()
-    expected = SLOW_ACTIVATIONS[name](x)
-    torch.testing.assert_close(activation(POINTS), expected.detach(), rtol=1e-10, atol=1e-12)
-    (derivative,) = torch.autograd.grad(expected.sum(), x)
-    saved = POINTS.clone() if activation.derivative_from == "input" else activation(POINTS)
-    grad = torch.full_like(POINTS, 3.0)
-    activation.backward(grad, saved)
-    torch.testing.assert_close(grad, 3 * derivative, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_writes_where_it_is_told_to(name):
-    activation = ACTIVATIONS[name]
-    x = POINTS.clone()
-    out = x if activation.derivative_from == "output" else torch.empty_like(x)
-    activation.forward(x, out=out)
-    torch.testing.assert_close(out, SLOW_ACTIVATIONS[name](POINTS), rtol=1e-10, atol=1e-12)
 
 
 # -------------------------------------------------------------------------------------------------------------- weights
@@ -168,134 +137,6 @@ def test_network_survives_copying(dtype, decoder, through):
     assert {name: p.dtype for name, p in other.named_parameters()} == {n: p.dtype for n, p in vae.named_parameters()}
     assert all(p.requires_grad for p in other.parameters())
     assert not any(p.data_ptr() == q.data_ptr() for p, q in zip(vae.parameters(), other.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)], ids=str)
-def test_ordered_decoder_survives_pickling_by_itself(hidden):
-    decoder = make(decoder="autoregressive", kinds="all", hidden=hidden).decoder
-    other = pickle.loads(pickle.dumps(decoder))
-    assert (other.latent_dim, other.input_ranks, other.output_ranks, other.sizes) == (
-        decoder.latent_dim,
-        decoder.input_ranks,
-        decoder.output_ranks,
-        decoder.sizes,
-    )
-    z, inputs = torch.rand(3, 2), torch.rand(3, len(decoder.input_ranks))
-    assert torch.equal(other(z, inputs), decoder(z, inputs))
-    assert all(torch.equal(a.mask, b.mask) for a, b in zip(other.layers, decoder.layers, strict=True))
-
-
-# ---------------------------------------------------------------------------------------------- the order among parts
-
-ORDERED = ["normal", "one column", "bernoulli", "categorical", "counts", "missing", "gated", "exposure", "all"]
-
-
-def shaken(kinds, hidden=(12, 9), decoder="autoregressive", latent_dim=2):
-    """A network in float64 whose biases are not zero."""
-    vae = in_float64(make(decoder=decoder, kinds=kinds, hidden=hidden, latent_dim=latent_dim)).eval()
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for p in vae.parameters():
-            if p.ndim == 1:
-                p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return vae
-
-
-@pytest.mark.parametrize("kinds", ORDERED)
-@pytest.mark.parametrize("hidden", [(), (12,), (40, 30), (3, 2)], ids=str)
-def test_no_output_reads_a_part_of_its_rank_or_later(kinds, hidden):
-    vae, layout = shaken(kinds, hidden), LAYOUTS[kinds]
-    x, _ = rows_of(layout, 5)
-    z = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2))).requires_grad_()
-    inputs = vae.inputs(x).clone().requires_grad_()
-    outputs, parts = vae.decoder(z, inputs), parts_of(layout, vae.likelihood.n_components)
-    wide = len(hidden) == 0 or min(hidden) >= len(parts)
-    for part in parts:
-        for o in np.ravel(part.outputs):
-            by_z, by_row = torch.autograd.grad(outputs[:, o].sum(), [z, inputs], retain_graph=True)
-            assert (by_z.abs().sum(0) > 0).all()
-            for other in parts:
-                reached = by_row[:, [cell - layout.first_number for cell in other.inputs]].abs().sum(0)
-                if other.rank >= part.rank:
-                    assert (reached == 0).all()
-                elif wide:
-                    assert (reached > 0).all()
-
-
-@pytest.mark.parametrize("kinds", ORDERED)
-@pytest.mark.parametrize("hidden", [(), (12, 9), (3,)], ids=str)
-@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
-def test_parts_made_one_by_one_are_those_of_the_completed_row(kinds, hidden, decoder):
-    vae, layout = shaken(kinds, hidden, decoder), LAYOUTS[kinds]
-    z = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 2)))
-    parts = vae.generate(z)
-    torch.testing.assert_close(parts, generate_in_order(vae, z[:, None])[0][:, 0], rtol=1e-12, atol=1e-12)
-    there = parts.clone()
-    for i, gate in enumerate(layout.gate):  # a gated part counts only where its gate opens
-        if gate >= 0:
-            there[parts[:, gate] != layout.n_levels[gate - layout.n_numbers] - 1, i] = torch.nan
-    row = torch.from_numpy(encode(layout, there.numpy()))
-    with torch.no_grad():
-        torch.testing.assert_close(parts, vae.likelihood.mean(vae.decode(z, row)), rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("kinds", ORDERED)
-@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
-@pytest.mark.parametrize("drawn", [False, True])
-def test_given_parts_come_back_to_the_bit_with_their_density(kinds, decoder, drawn):
-    vae, layout = shaken(kinds, decoder=decoder), LAYOUTS[kinds]
-    z = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 2)))
-    _, given = rows_of(layout, 40)
-    given[torch.from_numpy(np.random.default_rng(1).uniform(size=given.shape) < 0.3)] = torch.nan
-    for i, gate in enumerate(
-        layout.gate
-    ):  # what stands behind a closed gate cannot be given, nor behind an open question
-        if gate >= 0:
-            given[given[:, gate] != layout.n_levels[gate - layout.n_numbers] - 1, i] = torch.nan
-    known = ~torch.isnan(given)
-    generator = torch.Generator().manual_seed(0) if drawn else None
-    x = torch.from_numpy(encode(layout, given.numpy()))
-    parts, log_prob = (t[:, 0] for t in generate_in_order(vae, z[:, None], generator, x, given))
-    assert torch.equal(parts[known], given[known])
-    assert torch.isfinite(parts).all()
-    there = parts.clone()
-    for i, gate in enumerate(layout.gate):
-        if gate >= 0:
-            there[parts[:, gate] != layout.n_levels[gate - layout.n_numbers] - 1, i] = torch.nan
-    row = torch.from_numpy(encode(layout, there.numpy()))
-    with torch.no_grad():
-        by_part = SlowVAE(vae).log_probs(row, z)
-    torch.testing.assert_close(log_prob, torch.where(known, by_part, 0.0).sum(1), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
-def test_drawn_parts_follow_the_density_of_the_rows_they_make(decoder):
-    """The mean log density of drawn rows is minus their entropy: by parts, it is that of fresh draws at the same outputs."""
-    vae, layout = shaken("all", decoder=decoder), LAYOUTS["all"]
-    z = torch.zeros(20_000, 2, dtype=torch.float64)
-    parts = vae.generate(z, torch.Generator().manual_seed(0))
-    there = parts.clone()
-    there[parts[:, 8] != 2, 5] = torch.nan
-    row = torch.from_numpy(encode(layout, there.numpy()))
-    with torch.no_grad():
-        outputs = vae.decode(z, row)
-        again = vae.likelihood.draw(outputs, torch.Generator().manual_seed(1))
-    # given what came before, a part and a fresh draw of it are alike
-    for i in range(layout.n_parts):
-        one, other = parts[:, i].numpy(), again[:, i].numpy()
-        assert abs(one.mean() - other.mean()) < 5 * np.hypot(one.std(), other.std()) / np.sqrt(20_000)
-        assert one.var() / other.var() == pytest.approx(1, abs=0.15)
-
-
-def test_initial_ordered_weights_are_masked_and_follow_the_seed():
-    a, b, c = (make(decoder="autoregressive", kinds="all", seed=seed).decoder for seed in (0, 0, 1))
-    assert isinstance(a, AutoregressiveMLP)
-    for one, same, other in zip(a.layers, b.layers, c.layers, strict=True):
-        assert torch.equal(one.weight, same.weight)
-        assert not torch.equal(one.weight, other.weight)
-        assert (one.weight[one.mask == 0] == 0).all()
-    expected = SlowVAE(make(decoder="autoregressive", kinds="all")).masks
-    assert all(torch.equal(layer.mask.double(), mask) for layer, mask in zip(a.layers, expected, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ networks of one's own

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from layouts import LAYOUTS, encode
+from layouts import COUNTS, LAYOUTS, encode
 from polars.testing import assert_frame_equal
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -703,7 +703,7 @@ def test_numbers_of_many_rows_are_modelled_by_their_quantiles():
 def test_layout_counts_what_an_encoded_row_holds(name):
     layout = LAYOUTS[name]
     kinds = [kind for kind, n in layout.kinds for _ in range(n)]
-    n_counts = sum(kind in ("poisson", "negative_binomial") for kind in kinds)
+    n_counts = sum(kind in COUNTS for kind in kinds)
     n_numbers = len(kinds) - kinds.count("categorical")
     row = encode(layout, np.full((1, len(kinds)), np.nan))[0]
     assert layout.n_parts == len(kinds) == len(layout.rank) == len(layout.gate)

@@ -167,6 +167,7 @@ class VAE(nn.Module):
             likelihood.layout,
             likelihood.n_components,
             arrays(likelihood),
+            _dtype_of(likelihood),
             self.latent_dim,
             self.training,
         )
@@ -179,12 +180,23 @@ def _rebuild(
     layout: Layout,
     n_components: int,
     own: dict[str, np.ndarray],
+    dtype: torch.dtype,
     latent_dim: int,
     training: bool,
 ) -> VAE:
-    likelihood = load(Likelihood(layout, n_components), own, training)
+    # the blocks' constants are made anew, in single precision
+    likelihood = load(Likelihood(layout, n_components), own, training).to(dtype)
 
     return VAE(encoder, decoder, likelihood, latent_dim).train(training)
+
+
+def _dtype_of(likelihood: Likelihood) -> torch.dtype:
+    """Precision of the parameters and constants of the blocks."""
+    for tensor in (*likelihood.parameters(), *likelihood.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+
+    return torch.float32
 
 
 def kl_divergence(z_mean: torch.Tensor, z_logvar: torch.Tensor) -> torch.Tensor:

@@ -42,13 +42,18 @@ class Arrangement:
                 drawn.append((part, j))
 
         ranks = order_of_parts([part for part, _ in drawn])
-        owners = [drawn[rank][1] for rank in ranks]
+        parts = []
+        owners = []
+        for rank in ranks:
+            part, owner = drawn[rank]
+            parts.append(part)
+            owners.append(owner)
 
         # a column's parts are drawn in the order of its kind
         places: list[list[int]] = [[] for _ in columns]
         for i in np.argsort(ranks):
             places[owners[i]].append(int(i))
-        return cls([drawn[rank][0] for rank in ranks], owners, ranks, places)
+        return cls(parts, owners, ranks, places)
 
     def layout(self, columns: Sequence[Column], exposure: Exposure | None) -> Layout:
         """The layout of an encoded row."""
@@ -62,8 +67,13 @@ class Arrangement:
         for i, part in enumerate(self.parts):
             owner = self.owners[i]
             kinds[part.kind] = kinds.get(part.kind, 0) + 1
-            gates.append(self.places[owner][0] if part.gated else -1)
+            # the part that says whether this one is there comes first in its column
+            gate = -1
+            if part.gated:
+                gate = self.places[owner][0]
+            gates.append(gate)
 
+            # one-hot levels need no flag: all 0 is a missing cell
             section = KINDS[part.kind].section
             if section == "levels":
                 n_levels.append(part.n_levels)
@@ -88,8 +98,11 @@ class Arrangement:
 def order_of_columns(columns: Sequence[Column], exposure: int | None) -> list[int]:
     """Positions of columns in the order in which they are drawn: that of the table, but the exposure before all counts."""
     order = list(range(len(columns)))
-    counts = [j for j in order if columns[j].kind.is_count]
+    if exposure is None:
+        return order
 
-    if exposure is not None and counts and exposure > counts[0]:
-        order.insert(counts[0], order.pop(exposure))
+    # with an exposure, there is a count
+    first_count = next(j for j in order if columns[j].kind.is_count or j == exposure)
+    if exposure > first_count:
+        order.insert(first_count, order.pop(exposure))
     return order

@@ -31,18 +31,21 @@ def find_categories(X: Any, schema: Schema, categorical_features: Any) -> tuple[
         Levels of the categorical columns.
     boolean : list of bool of length n_features
     """
-    frame = as_frame(X)
-    if frame is None:
-        by_dtype = [X.dtype == object and holds_text(column) for column in X.T]
-        boolean = [False] * X.shape[1]
-    else:
-        by_dtype = [is_category(dtype) for dtype in frame.schema.values()]
-        boolean = [dtype == nw.Boolean for dtype in frame.schema.values()]
+    columns = _columns(X)
+    by_dtype = []
+    boolean = []
+    for column in columns:
+        if isinstance(column, nw.Series):
+            by_dtype.append(is_category(column.dtype))
+            boolean.append(column.dtype == nw.Boolean)
+        else:
+            by_dtype.append(column.dtype == object and holds_text(column))
+            boolean.append(False)
 
     mask = categorical_mask(categorical_features, schema.names, by_dtype)
-    levels: list[list | None] = []
-    for column, label, is_categorical in zip(_columns(X), schema.labels, mask, strict=True):
-        levels.append(find_levels(column, label) if is_categorical else None)
+    levels: list[list | None] = [None] * len(columns)
+    for j in np.flatnonzero(mask):
+        levels[j] = find_levels(columns[j], schema.labels[j])
     return levels, boolean
 
 
@@ -61,8 +64,8 @@ def read_all(X: Any, levels: Sequence[list | None], labels: Sequence[str], handl
     values : ndarray of float of shape (n_samples, n_features)
         X itself, if it is an array of numbers.
     """
-    is_array = as_frame(X) is None
-    if is_array and X.dtype != object and all(each is None for each in levels):
+    # an array of numbers is what is wanted: nothing to copy
+    if isinstance(X, np.ndarray) and X.dtype != object and list(levels) == [None] * len(levels):
         return X
 
     values = []
@@ -95,14 +98,19 @@ def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
     ValueError
         If a column of texts has too many levels for a category.
     """
-    cells = [cell for cell in _objects(column) if cell is not None]
-    seen = set(cells)
-    _refuse_identifiers(seen, len(cells), label)
+    cells = _objects(column)
+    n_observed = len(cells) - cells.count(None)
+    seen = set(cells) - {None}
+    _refuse_identifiers(seen, n_observed, label)
 
+    # a level that only the dtype names counts as not seen
     if isinstance(column, nw.Series) and column.dtype in (nw.Categorical, nw.Enum):
-        ordered = [level for level in column.cat.get_categories().to_list() if level in seen]
+        named = column.cat.get_categories().to_list()
+        ordered = [level for level in named if level in seen]
         if len(ordered) == len(seen):
             return ordered
+
+    # levels of several types do not compare
     return sorted(seen, key=lambda level: (type(level).__name__, level))
 
 
@@ -139,18 +147,19 @@ def read_levels(
     ValueError
         If a cell is none of the levels.
     """
-    index = {level: float(code) for code, level in enumerate(levels)}
+    positions = dict(zip(levels, range(len(levels)), strict=True))
     cells = _objects(column)
 
     if handle_unknown == "error":
-        for cell in cells:
-            if cell is not None and cell not in index:
-                raise ValueError(
-                    f"Column {label} holds {cell!r}, which is not among the {len(levels)} levels seen at fit "
-                    f"({listed(levels)}). Fit on rows with every level, or set handle_unknown='ignore' to treat it as "
-                    f"missing."
-                )
-    return np.array([index.get(cell, np.nan) for cell in cells])
+        unknown = set(cells) - positions.keys() - {None}
+        if unknown:
+            # the first in the order of the rows
+            cell = next(cell for cell in cells if cell in unknown)
+            raise ValueError(
+                f"Column {label} holds {cell!r}, which is not among the {len(levels)} levels seen at fit "
+                f"({listed(levels)}). Fit on rows with every level, or set handle_unknown='ignore' to treat it as missing."
+            )
+    return np.array([positions.get(cell, np.nan) for cell in cells], dtype=np.float64)
 
 
 def read_numbers(column: nw.Series | np.ndarray, label: str) -> np.ndarray:
@@ -196,6 +205,7 @@ def _numbers_of_series(column: nw.Series, label: str) -> np.ndarray:
         ticks[~missing] = column.drop_nulls().cast(nw.Int64).to_numpy()
         return ticks
 
+    # a frame of single precision keeps it
     if dtype == nw.Float32:
         return column.to_numpy()
 
@@ -213,6 +223,8 @@ def _columns(X: Any) -> list:
     frame = as_frame(X)
     if frame is None:
         return list(X.T)
+
+    # by position: names need not be unique
     return [frame[:, j] for j in range(len(frame.columns))]
 
 
@@ -225,6 +237,7 @@ def _objects(column: nw.Series | np.ndarray) -> list:
         cells = column.tolist()
         missing = np.zeros(len(cells), dtype=bool)
 
+    # NaN among objects is not equal to itself
     for i, cell in enumerate(cells):
         if missing[i] or (isinstance(cell, float) and cell != cell):
             cells[i] = None
@@ -233,8 +246,11 @@ def _objects(column: nw.Series | np.ndarray) -> list:
 
 def _refuse_identifiers(seen: set, n_cells: int, label: str) -> None:
     """Raise a ValueError if most cells of a column of texts are distinct."""
-    texts = any(isinstance(level, str) for level in seen)
-    if n_cells >= MIN_ROWS_IDENTIFIER and len(seen) > n_cells / 2 and texts:
+    if n_cells < MIN_ROWS_IDENTIFIER or len(seen) <= n_cells / 2:
+        return
+
+    # numbers may all differ
+    if str in set(map(type, seen)):
         raise ValueError(
             f"Column {label} holds {len(seen)} distinct texts in {n_cells} rows: it looks like an identifier or free "
             f"text, whose levels tell a model of rows nothing. Drop the column, or merge its levels into fewer."

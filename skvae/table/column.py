@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +60,11 @@ class Column:
         present = ~np.isnan(values)
         kind = choose_kind(values[present], asked, label=label, levels=levels, boolean=boolean)
 
+        # fractions between two values only where they were announced
         fitted = kind.fit(
             values[present].astype(np.float64),
             weight[present],
-            n_levels=0 if levels is None else len(levels),
+            n_levels=len(levels or ()),
             fractions=asked != "auto",
         )
         return cls(label, levels, fitted, bool((~present).any()))
@@ -77,9 +77,11 @@ class Column:
         """Cells for values of shape (n_samples,): numbers as they are, levels for their positions."""
         if self.levels is None:
             return values
-        if not self.levels:  # no cell at fit: none to give back
+        # no cell at fit: none to give back
+        if not self.levels:
             return np.full(len(values), None, dtype=object)
 
+        # levels may be tuples, which numpy would take apart
         by_position = np.empty(len(self.levels), dtype=object)
         by_position[:] = self.levels
         return by_position[np.clip(np.rint(values), 0, len(self.levels) - 1).astype(int)]
@@ -102,15 +104,13 @@ class Column:
     @classmethod
     def from_state(cls, label: str, facts: dict, arrays: dict[str, np.ndarray]) -> Column:
         """The column whose `state` is given, be it from JSON."""
-        state: dict[str, Any] = {name: _as_tuple(value) for name, value in facts["state"].items()}
-        kind = KINDS[facts["kind"]].from_state(state | arrays)
+        state: dict[str, Any] = dict(arrays)
+        for name, value in facts["state"].items():
+            # JSON makes lists of tuples
+            state[name] = tuple(value) if isinstance(value, list) else value
+        kind = KINDS[facts["kind"]].from_state(state)
 
         levels = None
         if facts["levels"] is not None:
             levels = [from_plain(level) for level in facts["levels"]]
         return cls(label, levels, kind, facts["has_missing"])
-
-
-def _as_tuple(value: Any) -> Any:
-    """JSON makes lists of tuples; a kind has tuples."""
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -12,7 +12,9 @@ from sklearn.utils import check_array
 def as_frame(X: Any) -> nw.DataFrame | None:
     """X as a frame of narwhals; None if it is no frame."""
     frame = nw.from_native(X, eager_only=True, pass_through=True)
-    return frame if isinstance(frame, nw.DataFrame) else None
+    if isinstance(frame, nw.DataFrame):
+        return frame
+    return None
 
 
 def as_table(X: Any) -> Any:
@@ -42,13 +44,14 @@ def as_table(X: Any) -> Any:
     if isinstance(X, list | tuple):
         array = np.asarray(X)
 
+    # text stays, numbers among objects become floats below
     if getattr(array, "dtype", None) is not None and array.dtype.kind in "OUS":
         array = check_array(array.astype(object), dtype=None, ensure_all_finite=False)
-        if any(holds_text(column) for column in array.T):
+        if holds_text(array.ravel()):
             return array
     return check_array(array, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="X")
 
 
 def holds_text(column: np.ndarray) -> bool:
-    """Whether a column of objects, shape (n_samples,), holds text."""
+    """Whether an array of objects, shape (n,), holds text."""
     return any(isinstance(value, str) for value in column)

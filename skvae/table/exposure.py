@@ -45,8 +45,10 @@ class Exposure:
 
     def offsets_of_parts(self, cells: np.ndarray) -> np.ndarray:
         """Offsets of the counts, shape (n,), for decoded or drawn parts of shape (n, n_parts)."""
-        own = [cells[:, i] for i in self.parts]
+        own = list(cells[:, list(self.parts)].T)
         values = self.kind.decode(own, len(cells))
+
+        # a normal exposure may be drawn below 0
         return self.offsets(np.maximum(values, self.smallest))
 
 
@@ -95,8 +97,8 @@ def exposure_column(
             f"or name it under 'normal' or 'quantile_normal'."
         )
 
-    others = [kind for i, kind in enumerate(asked) if i != column]
-    if not any(kind != "auto" and KINDS[kind].is_count for kind in others):
+    others = {*asked[:column], *asked[column + 1 :]} - {"auto"}
+    if not any(KINDS[kind].is_count for kind in others):
         raise ValueError(
             f"exposure={exposure!r}, but no other column is a count. Say which are by likelihood={{'poisson': [...]}} or "
             f"{{'negative_binomial': [...]}}, or leave exposure out."

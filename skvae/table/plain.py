@@ -36,12 +36,14 @@ def to_plain(value: Any) -> Any:
     >>> to_plain("red"), to_plain(datetime.date(2024, 2, 29))
     ('red', {'type': 'date', 'value': '2024-02-29'})
     """
+    # numpy's scalars are Python's in other clothes
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or type(value) in (bool, int, float, str):
         return value
 
     name = type(value).__name__
+    # before dates and times: a Timestamp is a datetime, too
     if name in PANDAS_TYPES and type(value).__module__.startswith("pandas"):
         return {"type": name, "value": _plain_of_pandas(value)}
     if isinstance(value, tuple):
@@ -93,7 +95,9 @@ def _plain_of_pandas(value: Any) -> Any:
     if name == "Timedelta":
         return [value.as_unit("ns").value, value.unit]
 
-    zone = None if value.tz is None else str(value.tz)
+    zone = None
+    if value.tz is not None:
+        zone = str(value.tz)
     return [value.as_unit("ns").value, value.unit, zone]
 
 

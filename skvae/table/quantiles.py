@@ -82,8 +82,11 @@ class QuantileMap:
         knots, scores = _knots(rest, mass, n_rest)
         repeats = len(rest) > 0 and n_rest >= 2 * len(rest)
         decimals = _decimals(rest)
-        grain = _grain(rest) if decimals == 0 else None
-        return cls(spikes, knots, scores, rest if repeats else None, decimals, grain)
+        grain = None
+        if decimals == 0:
+            grain = _grain(rest)
+        support = rest if repeats else None
+        return cls(spikes, knots, scores, support, decimals, grain)
 
     @property
     def n_levels(self) -> int:
@@ -147,6 +150,7 @@ class QuantileMap:
         slope = np.diff(self.knots)[interval] / np.diff(self.scores)[interval]
         value = self.knots[interval] + (score - self.scores[interval]) * slope
 
+        # the finest thing known of the column decides
         if self.support is not None:
             return _nearest(self.support, value)
         if self.grain is not None:

@@ -46,7 +46,9 @@ class Schema:
         """The schema of an array (as `as_table` returns it) or a frame."""
         frame = as_frame(X)
         if frame is None:
-            array_dtype = "float32" if X.dtype == np.float32 else "float64"
+            array_dtype = "float64"
+            if X.dtype == np.float32:
+                array_dtype = "float32"
             return cls(None, list(range(X.shape[1])), [], [], {}, array_dtype)
 
         # an empty frame: some dtypes of narwhals depend on the cells
@@ -54,22 +56,29 @@ class Schema:
         native = empty.to_native()
         library = nw.get_native_namespace(frame).__name__
 
+        dtypes = list(map(_describe, empty.schema.values()))
+        types = [description["type"] for description in dtypes]
+        array_dtype = "float64"
+        if set(types) == {"Float32"}:
+            array_dtype = "float32"
+
+        # pandas has more dtypes than narwhals tells apart, and names for the index of columns
         axis = {}
-        dtypes = [_describe(dtype) for dtype in empty.schema.values()]
         if library == "pandas":
-            dtypes = [_describe_pandas(dtype) for dtype in native.dtypes]
+            dtypes = list(map(_describe_pandas, native.dtypes))
             axis = {"dtype": _describe_pandas(native.columns.dtype), "names": list(native.columns.names)}
 
-        types = [type(dtype).__name__ for dtype in empty.schema.values()]
-        all_single = all(dtype == nw.Float32 for dtype in frame.schema.values())
-        return cls(library, frame.columns, dtypes, types, axis, "float32" if all_single else "float64")
+        return cls(library, frame.columns, dtypes, types, axis, array_dtype)
 
     @property
     def labels(self) -> list[str]:
         """list of str : what error messages call the columns."""
         labels = []
         for name in self.names:
-            labels.append(repr(name) if isinstance(name, str) else str(name))
+            if isinstance(name, str):
+                labels.append(repr(name))
+            else:
+                labels.append(str(name))
         return labels
 
     def is_integer(self, column: int) -> bool:
@@ -78,24 +87,30 @@ class Schema:
 
     def cell(self, column: int, value: Any) -> nw.Series:
         """A value as a frame's column of one cell, in the dtype of the column if that is a time."""
-        cell = nw.new_series("", [value], backend=self.library)
+        cell = nw.new_series("", [value], backend=self._backend())
+        # a time is a number of ticks, whose length depends on the dtype
         dtype = self._narwhals_dtype(column)
-        return cell.cast(dtype) if dtype.is_temporal() else cell
+        if dtype.is_temporal():
+            return cell.cast(dtype)
+        return cell
 
     def write(self, columns: Sequence[np.ndarray]) -> Any:
         """A frame from columns of shape (n_samples,), of numbers or objects."""
         if self.library == "pandas":
             return self._write_pandas(columns)
 
-        cast = []
-        for j, column in enumerate(columns):
-            cast.append(_cast(column, self._narwhals_dtype(j)))
-        if self.library == "polars":
-            return self._write_polars(cast)
+        schema = {}
+        cells = {}
+        for j, name in enumerate(self.names):
+            schema[name] = self._narwhals_dtype(j)
+            cells[name] = _cast(columns[j], schema[name])
 
-        schema = {name: self._narwhals_dtype(j) for j, name in enumerate(self.names)}
-        by_name = dict(zip(self.names, cast, strict=True))
-        return nw.from_dict(by_name, schema, backend=self.library).to_native()
+        if self.library == "polars":
+            return _write_polars(cells, schema)
+        return nw.from_dict(cells, schema, backend=self._backend()).to_native()
+
+    def _backend(self) -> Any:
+        return importlib.import_module(str(self.library))
 
     def state(self) -> dict:
         """The schema as JSON can hold it.
@@ -154,17 +169,6 @@ class Schema:
             return pandas.MultiIndex.from_tuples(self.names, names=names)
         return pandas.Index(self.names, dtype=_pandas_dtype(self.axis["dtype"]), name=names[0], tupleize_cols=False)
 
-    def _write_polars(self, columns: Sequence[np.ndarray]) -> Any:
-        polars = importlib.import_module("polars")
-        schema = {name: self._narwhals_dtype(j) for j, name in enumerate(self.names)}
-        empty = nw.from_dict({name: [] for name in self.names}, schema, backend=polars).to_native()
-
-        series = []
-        for name, column, dtype in zip(self.names, columns, empty.dtypes, strict=True):
-            cells = column.tolist() if column.dtype == object else column
-            series.append(polars.Series(name, cells).cast(dtype))
-        return polars.DataFrame(series)
-
 
 # ----------------------------------------------------------------------------------------------- dtypes as plain data
 
@@ -187,8 +191,9 @@ def _describe(dtype: Any) -> dict:
 
 
 def _narwhals_dtype(description: dict) -> Any:
-    arguments = {name: value for name, value in description.items() if name != "type"}
-    return getattr(nw, description["type"])(**arguments)
+    arguments = dict(description)
+    name = arguments.pop("type")
+    return getattr(nw, name)(**arguments)
 
 
 def _describe_pandas(dtype: Any) -> dict:
@@ -204,9 +209,10 @@ def _describe_pandas(dtype: Any) -> dict:
             "ordered": bool(dtype.ordered),
         }
     if isinstance(dtype, pandas.StringDtype):
-        missing = "nan" if dtype.na_value is not pandas.NA else "NA"
-        return {"type": "string", "storage": dtype.storage, "missing": missing}
+        has_na = dtype.na_value is pandas.NA
+        return {"type": "string", "storage": dtype.storage, "has_na": has_na}
 
+    # most dtypes have a name that stands for all of them
     try:
         if pandas.api.types.pandas_dtype(str(dtype)) == dtype:
             return {"type": "name", "name": str(dtype)}
@@ -222,8 +228,9 @@ def _pandas_dtype(description: dict) -> Any:
     if description["type"] == "name":
         return pandas.api.types.pandas_dtype(description["name"])
     if description["type"] == "string":
-        missing = np.nan if description["missing"] == "nan" else pandas.NA
-        return pandas.StringDtype(description["storage"], na_value=missing)
+        if description["has_na"]:
+            return pandas.StringDtype(description["storage"], na_value=pandas.NA)
+        return pandas.StringDtype(description["storage"], na_value=np.nan)
 
     levels = [from_plain(level) for level in description["categories"]]
     categories = pandas.Index(levels, dtype=_pandas_dtype(description["of"]))
@@ -259,10 +266,28 @@ def _as_integers(column: np.ndarray, info: np.iinfo) -> np.ndarray:
     return np.clip(np.rint(column), float(info.min), high).astype(info.dtype)
 
 
+def _write_polars(columns: dict[str, np.ndarray], schema: dict) -> Any:
+    """A frame of polars from columns of cells and dtypes of narwhals."""
+    polars = importlib.import_module("polars")
+    empty = nw.from_dict(dict.fromkeys(schema, ()), schema, backend=polars).to_native()
+
+    series = []
+    for name, column in columns.items():
+        # polars infers the type of a list, and keeps objects of an array as they are
+        cells: Any = column
+        if column.dtype == object:
+            cells = column.tolist()
+        series.append(polars.Series(name, cells).cast(empty.schema[name]))
+
+    return polars.DataFrame(series)
+
+
 def _pandas_series(pandas: Any, column: np.ndarray, dtype: Any) -> Any:
-    if column.dtype == object and all(value is None for value in column):
+    if column.dtype == object and set(column) <= {None}:
+        # a list, for pandas would make the text "None" of an array of them in some dtypes
         return pandas.Series([None] * len(column), dtype=dtype)
 
+    # ticks count from the epoch in UTC
     if getattr(dtype, "tz", None) is not None:
         naive = pandas.Series(column.astype(f"datetime64[{dtype.unit}]"))
         return naive.dt.tz_localize("UTC").dt.tz_convert(dtype.tz)

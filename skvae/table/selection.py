@@ -13,6 +13,7 @@ from skvae.table.kinds import LIKELIHOODS, Categorical
 
 def position(column: Any, names: Sequence) -> int | None:
     """The position of a column given by name or by index (from the end, if negative); None if there is none."""
+    # a name goes before an index: columns may be called by numbers
     if column in names:
         return list(names).index(column)
 
@@ -41,6 +42,7 @@ def categorical_mask(categorical_features: Any, names: Sequence, by_dtype: Seque
     if categorical_features is None or isinstance(categorical_features, str):
         return mask
 
+    # a mask adds to what the dtypes say
     flags = np.atleast_1d(np.asarray(categorical_features))
     if flags.dtype == bool:
         if len(flags) != len(names):
@@ -50,6 +52,7 @@ def categorical_mask(categorical_features: Any, names: Sequence, by_dtype: Seque
             )
         return mask | flags
 
+    # as objects, or numpy would make text of indices beside names
     for column in np.atleast_1d(np.asarray(categorical_features, dtype=object)):
         j = position(column, names)
         if j is None:
@@ -97,11 +100,15 @@ def kinds_asked(likelihood: str | dict, names: Sequence, levels: Sequence) -> li
 def listed(names: Sequence) -> str:
     """The first names of a table, for error messages."""
     text = ", ".join(map(repr, names[:5]))
-    return text + ", ..." if len(names) > 5 else text
+    if len(names) > 5:
+        text += ", ..."
+    return text
 
 
 def _as_iterable(columns: Any) -> Iterable:
-    return [columns] if isinstance(columns, str | Integral) else columns
+    if isinstance(columns, str | Integral):
+        return [columns]
+    return columns
 
 
 def _check_levels(kind: str, column: Any, *, is_categorical: bool) -> None:
@@ -109,7 +116,9 @@ def _check_levels(kind: str, column: Any, *, is_categorical: bool) -> None:
     if (kind == Categorical.name) == is_categorical:
         return
 
-    found = "categorical" if is_categorical else "a number"
+    found = "a number"
+    if is_categorical:
+        found = "categorical"
     raise ValueError(
         f"likelihood names the column {column!r} as {kind!r}, but it is {found}. Say which columns are categories by "
         f"categorical_features."

@@ -15,11 +15,10 @@ import numpy as np
 from skvae.table.arrangement import Arrangement
 from skvae.table.cells import find_categories, read_all
 from skvae.table.column import Column
-from skvae.table.containers import as_table
 from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
 from skvae.table.kinds import KINDS, Normal, QuantileNormal
 from skvae.table.schema import Schema
-from skvae.table.selection import kinds_asked, listed
+from skvae.table.selection import kinds_asked
 
 ROWS_AT_ONCE = 4096
 """Rows that are encoded at a time: what is made on the way stays in the processor's cache."""
@@ -75,7 +74,9 @@ class Table:
         self.schema = schema
         self.columns = columns
 
-        self._arrangement = Arrangement.of(columns, None if exposure is None else exposure[0])
+        # the exposure is drawn before the counts, wherever it stands in the table
+        first = None if exposure is None else exposure[0]
+        self._arrangement = Arrangement.of(columns, first)
         self.owners = self._arrangement.owners
 
         self.exposure = None
@@ -158,7 +159,11 @@ class Table:
     @property
     def linear_parts(self) -> set[int]:
         """set of int : the parts whose mean, decoded, is the mean of the column."""
-        return {i for i, owner in enumerate(self.owners) if self.columns[owner].kind.is_linear}
+        linear = set()
+        for i, owner in enumerate(self.owners):
+            if self.columns[owner].kind.is_linear:
+                linear.add(i)
+        return linear
 
     def read(self, X: Any, handle_unknown: str = "error") -> np.ndarray:
         """Values of a table with the columns of the one fitted.
@@ -179,15 +184,19 @@ class Table:
         ValueError
             If a cell cannot be read, or holds an unknown level under ``"error"``.
         """
-        levels = [column.levels for column in self.columns]
-        values = read_all(X, levels, self.schema.labels, handle_unknown)
+        values = read_all(X, self._levels(), self.schema.labels, handle_unknown)
         if handle_unknown == "error":
             return values
 
-        values = values.copy()  # they may be the caller's
+        # they may be the caller's
+        values = values.copy()
         for j, column in enumerate(self.columns):
             values[:, j] = column.kind.without_unknown(values[:, j])
         return values
+
+    def _levels(self) -> list[list | None]:
+        """Levels of each column; None where it is no category."""
+        return [column.levels for column in self.columns]
 
     def encode(self, X: Any, handle_unknown: str = "error") -> EncodedRows:
         """Encode a table: `read`, then `encode_values`."""
@@ -213,6 +222,8 @@ class Table:
             If a cell is not of the kind of its column.
         """
         n = len(values)
+
+        # a missing cell stays 0 everywhere
         x = np.zeros((n, self.layout.width), dtype=dtype or values.dtype)
         observed = np.zeros((n, self.layout.n_parts), dtype=bool)
         log_jacobian = np.zeros(n)
@@ -231,12 +242,15 @@ class Table:
         self, j: int, values: np.ndarray, x: np.ndarray, observed: np.ndarray, log_jacobian: np.ndarray
     ) -> None:
         """Fill the cells of column `j`, shape (n,), in zeros: see `EncodedRows`."""
+        column = self.columns[j]
         present = ~np.isnan(values)
         rows = np.flatnonzero(present)
-        column = self.columns[j]
+
+        # kinds never see a missing cell
         encoded = column.kind.encode(values[present].astype(np.float64), column.label)
 
         for i, part in zip(self._arrangement.places[j], encoded, strict=True):
+            # rows in which the part is there, and what it holds in them
             own = rows
             cells = part.cells
             inputs = part.inputs
@@ -262,6 +276,7 @@ class Table:
             x[rows, first + cells.astype(int)] = 1
             return
 
+        # the likelihood reads a count as it is, the network its logarithm
         if section == "counts":
             x[rows, i] = cells
         x[rows, layout.first_number + i] = inputs
@@ -285,8 +300,10 @@ class Table:
         n = len(parts)
         values = np.empty((n, len(self.columns)))
         for j, column in enumerate(self.columns):
-            values[:, j] = column.kind.decode([parts[:, i] for i in self._arrangement.places[j]], n)
+            own = [parts[:, i] for i in self._arrangement.places[j]]
+            values[:, j] = column.kind.decode(own, n)
 
+        # a normal one may come out below what was ever seen, even below 0
         if self.exposure is not None:
             exposures = values[:, self.exposure.column]
             np.maximum(exposures, self.exposure.smallest, out=exposures)
@@ -306,84 +323,24 @@ class Table:
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
         """
-        if self.schema.library is None:
-            return self._write_array(values)
+        cells = []
+        for column, own in zip(self.columns, values.T, strict=True):
+            cells.append(column.write(own))
 
-        written = self.schema.write([self.columns[j].write(values[:, j]) for j in range(len(self.columns))])
+        if self.schema.library is None:
+            return self._as_array(cells)
+
+        written = self.schema.write(cells)
         if like is None:
             return written
         return _keep_cells(written, like)
 
-    def _write_array(self, values: np.ndarray) -> np.ndarray:
-        dtype = np.dtype(self.schema.array_dtype)
-        if all(column.levels is None for column in self.columns):
-            return values.astype(dtype)
-
-        columns = [np.asarray(self.columns[j].write(values[:, j])) for j in range(len(self.columns))]
-        holds_objects = any(column.dtype.kind not in "fiub" for column in columns)
-        return np.stack([column.astype(object if holds_objects else dtype) for column in columns], axis=1)
-
-    # ------------------------------------------------------------------------------------------------------- single cells
-
-    def read_cells(self, given: dict) -> np.ndarray:
-        """Values of one row, shape (1, n_features), that holds the cells of the dict `given`, by column, and NaN elsewhere."""
-        names = self.schema.names
-        row = np.full((1, len(names)), np.nan)
-
-        for name, cell in given.items():
-            if name not in names:
-                raise ValueError(
-                    f"given names the column {name!r}, which the table does not have. Its columns are {listed(names)}."
-                )
-            row[0, names.index(name)] = self._read_cell(names.index(name), name, cell)
-        return row
-
-    def read_row(self, row: Any, name: str) -> np.ndarray | None:
-        """Values of one row, shape (1, n_features), given by its cells; None for a table of one row, to be read as such.
-
-        Parameters
-        ----------
-        row : dict, Series, sequence of cells, or table of one row
-            Columns that a dict (or a pandas Series) does not name are missing cells.
-        name : str
-            What errors call it.
-
-        Raises
-        ------
-        ValueError
-            If it is not one row of this table.
-        """
-        names = self.schema.names
-        if hasattr(row, "keys") and np.ndim(row) < 2:
-            # a pandas Series iterates over its cells
-            return self.read_cells(_observed_cells({column: row[column] for column in row.keys()}))  # noqa: SIM118
-
-        if np.ndim(row) == 1 and len(row) == len(names):
-            if self.schema.library is not None:
-                return self.read_cells(_observed_cells(dict(zip(names, row, strict=True))))
-            row = np.asarray(row)[None]
-            return self.read(as_table(row))
-
-        if np.ndim(row) != 2 or len(row) != 1:
-            raise ValueError(
-                f"{name} must be one row of {len(names)} columns, such as X[:1], but its shape is {np.shape(row)}."
-            )
-        return None
-
-    def _read_cell(self, j: int, name: Any, cell: Any) -> float:
-        """Value of a cell of column `j`."""
-        column = self.columns[j]
-        if self.schema.library is not None:
-            single = self.schema.cell(j, cell)
-        else:
-            single = np.array([cell], dtype=np.float64 if column.levels is None else object)
-
-        value = column.read(single, "error")[0]
-        if np.isnan(value):
-            raise ValueError(f"given[{name!r}] is missing; expected a value of the column.")
-        if column.levels is None and self.schema.is_integer(j) and value != np.rint(value):
-            raise ValueError(f"given[{name!r}]={cell!r}, but the column holds integers.")
-        return float(value)
+    def _as_array(self, cells: list[np.ndarray]) -> np.ndarray:
+        """Columns of cells side by side: floats, or objects if there are levels among them."""
+        for column in self.columns:
+            if column.levels is not None:
+                return np.stack([own.astype(object) for own in cells], axis=1)
+        return np.stack(cells, axis=1).astype(self.schema.array_dtype)
 
     # ------------------------------------------------------------------------------------------------------------- checks
 
@@ -457,30 +414,19 @@ class Table:
         """The table whose `state` is given, be it from JSON."""
         schema = Schema.from_state(facts["schema"])
 
+        own_arrays: list[dict] = [{} for _ in facts["columns"]]
+        for name, array in arrays.items():
+            _, j, field = name.split(".")
+            own_arrays[int(j)][field] = array
+
         columns = []
-        for j, column in enumerate(facts["columns"]):
-            prefix = f"columns.{j}."
-            own = {}
-            for name, array in arrays.items():
-                if name.startswith(prefix):
-                    own[name.removeprefix(prefix)] = array
-            columns.append(Column.from_state(schema.labels[j], column, own))
+        for label, column, own in zip(schema.labels, facts["columns"], own_arrays, strict=True):
+            columns.append(Column.from_state(label, column, own))
 
         exposure = facts["exposure"]
-        return cls(schema, columns, None if exposure is None else tuple(exposure))
-
-
-# --------------------------------------------------------------------------------------------------------------- blocks
-
-
-def _observed_cells(cells: dict) -> dict:
-    """The cells that are not missing: neither None nor NaN nor NA, which equal nothing."""
-    observed = {}
-    for column, cell in cells.items():
-        same = cell == cell
-        if cell is not None and isinstance(same, bool | np.bool_) and same:
-            observed[column] = cell
-    return observed
+        if exposure is not None:
+            exposure = tuple(exposure)
+        return cls(schema, columns, exposure)
 
 
 def _blocks(n: int) -> Iterator[slice]:

@@ -45,8 +45,10 @@ def choose_kind(values: np.ndarray, asked: str, *, label: str, levels: list | No
 
     low = values.min()
     high = values.max()
+    if levels is not None and low == high:
+        return Constant
     if levels is not None:
-        return Constant if low == high else Categorical
+        return Categorical
     if asked == Bernoulli.name or (asked == "auto" and boolean):
         return Bernoulli
 
@@ -60,7 +62,10 @@ def choose_kind(values: np.ndarray, asked: str, *, label: str, levels: list | No
             check_counts(values, label, asked)
         return KINDS[asked]
 
-    two_valued = len(values) >= MIN_ROWS_TWO_VALUES and np.all((values == low) | (values == high))
-    if two_valued:
+    if len(values) >= MIN_ROWS_TWO_VALUES and np.all((values == low) | (values == high)):
         return Bernoulli
-    return QuantileNormal if len(values) >= ROWS_FOR_QUANTILES else Normal
+
+    # an empirical distribution takes many rows
+    if len(values) >= ROWS_FOR_QUANTILES:
+        return QuantileNormal
+    return Normal

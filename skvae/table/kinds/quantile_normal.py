@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,6 +53,7 @@ class QuantileNormal(Kind):
         encoded = []
         observed = None
 
+        # the last level says that a value is none of the spikes
         if self.quantiles.n_levels:
             level = self.quantiles.level(values)
             encoded.append(EncodedPart(level, level))
@@ -84,16 +85,16 @@ class QuantileNormal(Kind):
             return
 
         spikes = self.quantiles.spikes
-        listed = ", ".join(f"{spike:g}" for spike in spikes[:5])
+        seen = ", ".join(f"{spike:g}" for spike in spikes[:5])
         if len(spikes) > 5:
-            listed += ", ..."
+            seen += ", ..."
         raise ValueError(
-            f"Column {label} takes the {len(spikes)} values seen at fit only ({listed}), but got {value:g}. Give one of them."
+            f"Column {label} takes the {len(spikes)} values seen at fit only ({seen}), but got {value:g}. Give one of them."
         )
 
     def state(self) -> dict[str, Any]:
         """See `Kind`."""
-        return {field.name: getattr(self.quantiles, field.name) for field in fields(self.quantiles)}
+        return dict(vars(self.quantiles))
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> QuantileNormal:
