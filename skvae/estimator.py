@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from skvae.fitted import FittedModel
 from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
+from skvae.model.network import NetworkFactory
 from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
@@ -185,31 +187,31 @@ class VAEEstimator(
 
     def __init__(
         self,
-        latent_dim=8,
+        latent_dim: int = 8,
         *,
-        hidden_layer_sizes=(128, 128),
-        activation="silu",
-        likelihood="auto",
-        categorical_features="from_dtype",
-        exposure=None,
-        handle_unknown="error",
-        latent_density="auto",
-        beta=1.0,
-        alpha=0.0,
-        batch_size=128,
-        learning_rate_init=5e-3,
-        max_iter=None,
-        tol=1e-3,
-        early_stopping=True,
-        validation_fraction=0.1,
-        n_iter_no_change=20,
-        warm_start=False,
-        encoder=None,
-        decoder="auto",
-        device="cpu",
-        verbose=False,
-        random_state=None,
-    ):
+        hidden_layer_sizes: Sequence[int] | int = (128, 128),
+        activation: str = "silu",
+        likelihood: str | dict[str, Any] = "auto",
+        categorical_features: Any = "from_dtype",
+        exposure: str | int | None = None,
+        handle_unknown: str = "error",
+        latent_density: str = "auto",
+        beta: float = 1.0,
+        alpha: float = 0.0,
+        batch_size: int = 128,
+        learning_rate_init: float = 5e-3,
+        max_iter: int | None = None,
+        tol: float = 1e-3,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        warm_start: bool = False,
+        encoder: NetworkFactory | torch.nn.Module | None = None,
+        decoder: str | NetworkFactory | torch.nn.Module = "auto",
+        device: str = "cpu",
+        verbose: bool | int = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.latent_dim = latent_dim
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -264,7 +266,10 @@ class VAEEstimator(
         DivergenceError
             If the loss does not stay finite: a ValueError that names the likely column.
         """
-        former = self._fitted if self.warm_start and self.__sklearn_is_fitted__() else None
+        former = None
+        if self.warm_start and self.__sklearn_is_fitted__():
+            former = self._fitted
+
         return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=self.max_iter, schedule=True))
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -289,12 +294,20 @@ class VAEEstimator(
         self : VAEEstimator
             The estimator.
         """
-        former = self._fitted if self.__sklearn_is_fitted__() else None
+        former = None
+        if self.__sklearn_is_fitted__():
+            former = self._fitted
+
         return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=1, schedule=False))
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
-        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        kept = {}
+        for name, value in vars(self).items():
+            # what the former fit has set, such as names that X no longer has
+            if not name.endswith("_"):
+                kept[name] = value
+
         self.__dict__ = kept | learnt
         return self
 
@@ -399,6 +412,7 @@ class VAEEstimator(
 
     def _latent_mean(self, row: Any, name: str) -> np.ndarray:
         """z_mean of one row, shape (latent_dim,); errors call it `name`."""
+        # a table of one row is read as tables are
         values = read_row(self._model().table, row, name)
         if values is None:
             values = self._read(row)
@@ -447,6 +461,7 @@ class VAEEstimator(
         if not given:
             return model.sample(n, generator, density, noise=noise)
 
+        # rows alike are no error, but nothing to learn from
         rows, share = model.sample_given(given, n, generator, density, noise=noise)
         if share < MIN_SHARE_OF_PROPOSALS:
             warnings.warn(
@@ -480,12 +495,15 @@ class VAEEstimator(
         model = self._model()
         if n_draws is not None:
             n_draws = check_positive_integer("n_draws", n_draws, or_else="None or ")
+        # means are the same at each call, draws are fresh ones
         if n_draws is None and random_state is None:
             random_state = 0
 
         copies = model.impute(self._read(X), n_draws, make_generator(random_state))
         filled = [model.table.write(values, like=X) for values in copies]
-        return filled[0] if n_draws is None else filled
+        if n_draws is None:
+            return filled[0]
+        return filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

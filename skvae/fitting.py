@@ -73,12 +73,13 @@ def fit_model(
     rng = check_random_state(estimator.random_state)
     seed = draw_seed(rng)
 
+    # what the table is, and its rows as the network reads them
     table_like = as_table(X)
     names = names_of(estimator, table_like, reset=former is None)
     table, values, weight = read_rows(estimator, table_like, sample_weight, former, may_vary=schedule)
     rows, log_scale = encode_rows(table, values, weight, estimator.device)
-    probe = rows.evenly(ROWS)
 
+    # a copy of a fitted network: whatever happens to it, the fitted model answers as before
     if former is None:
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes)
         network = make_network(estimator, table, rows, hidden_layer_sizes, seed)
@@ -87,26 +88,14 @@ def fit_model(
         network = network_to_go_on(former, estimator.latent_dim)
     network.to(estimator.device)
 
-    validation = None
-    if schedule and estimator.early_stopping and len(rows.x) >= MIN_ROWS_TO_HOLD_OUT:
-        rows, validation = hold_out(rows, estimator.validation_fraction, rng)
-    if n_epochs is None:
-        n_epochs = math.ceil(DEFAULT_STEPS / math.ceil(len(rows.x) / estimator.batch_size))
+    # a stream goes on from its rows so far, a warm start begins anew
+    facts = Facts(table, seed, density_name, log_scale, rows.evenly(ROWS), None if schedule else former)
 
     def attributes(network: VAE, history: History, adam_state: AdamState | None = None) -> dict[str, Any]:
-        fitted = learnt(
-            table,
-            network,
-            probe,
-            history,
-            seed=seed,
-            density_name=density_name,
-            log_scale=log_scale,
-            before=None if schedule else former,
-            adam_state=adam_state,
-        )
+        fitted = learnt(facts, network, history, adam_state)
         return {"_fitted": fitted, **names, **fitted.attributes()}
 
+    training, validation, n_epochs = plan_epochs(estimator, rows, rng, n_epochs, schedule=schedule)
     progress = Progress(
         estimator,
         hook_args(X, y, sample_weight),
@@ -115,39 +104,82 @@ def fit_model(
         # the network goes on training: a callback gets a copy
         snapshot=lambda history: attributes(copy.deepcopy(network), history),
     )
+
     progress.begin()
-
     try:
-        history, adam_state = train(
-            network,
-            rows.x,
-            rows.weight,
-            n_epochs=n_epochs,
-            batch_size=estimator.batch_size,
-            learning_rate=estimator.learning_rate_init,
-            beta=estimator.beta,
-            penalty=estimator.alpha / len(rows.x),
-            generator=torch.Generator().manual_seed(_training_seed(seed, former)),
-            validation=validation,
-            patience=estimator.n_iter_no_change,
-            tol=estimator.tol,
-            schedule=schedule,
-            adam_state=None if schedule or former is None else former.adam_state,
-            on_epoch=progress,
+        history, adam_state = train_network(
+            estimator, network, training, validation, seed=seed, former=former, schedule=schedule, progress=progress
         )
-        # moments are kept where training has no end
-        learnt_attributes = attributes(network, history, None if schedule else adam_state)
+        fitted = attributes(network, history, adam_state)
     except DivergenceError as error:
-        message = describe_divergence(table, rows.x, error, estimator.learning_rate_init)
+        message = describe_divergence(table, training.x, error, estimator.learning_rate_init)
         raise DivergenceError(message) from error
+    progress.end(fitted)
 
-    progress.end(learnt_attributes)
-    return learnt_attributes
+    return fitted
 
 
-def _training_seed(seed: int, former: FittedModel | None) -> int:
-    """Seed of the order of rows and of the noise: what went before counts, so that no two calls have the same."""
-    return seed if former is None else seed + len(former.loss_curve)
+def plan_epochs(
+    estimator: VAEEstimator,
+    rows: TrainingRows,
+    rng: np.random.RandomState,
+    n_epochs: int | None,
+    *,
+    schedule: bool,
+) -> tuple[TrainingRows, TrainingRows | None, int]:
+    """Rows to train on, rows to validate on (or None), and the largest number of epochs."""
+    training = rows
+    validation = None
+    if schedule and estimator.early_stopping and len(rows.x) >= MIN_ROWS_TO_HOLD_OUT:
+        training, validation = hold_out(rows, estimator.validation_fraction, rng)
+
+    if n_epochs is None:
+        steps_per_epoch = math.ceil(len(training.x) / estimator.batch_size)
+        n_epochs = math.ceil(DEFAULT_STEPS / steps_per_epoch)
+    return training, validation, n_epochs
+
+
+def train_network(
+    estimator: VAEEstimator,
+    network: VAE,
+    training: TrainingRows,
+    validation: TrainingRows | None,
+    *,
+    seed: int,
+    former: FittedModel | None,
+    schedule: bool,
+    progress: Progress,
+) -> tuple[History, AdamState | None]:
+    """Train a network in place, with the parameters of an estimator; see `skvae.engine.training.train`."""
+    adam_state = None
+    if former is not None:
+        # what went before counts: no two calls shall have the same noise and order of rows
+        seed += len(former.loss_curve)
+        if not schedule:
+            adam_state = former.adam_state
+
+    history, adam_state = train(
+        network,
+        training.x,
+        training.weight,
+        n_epochs=progress.n_epochs,
+        batch_size=estimator.batch_size,
+        learning_rate=estimator.learning_rate_init,
+        beta=estimator.beta,
+        penalty=estimator.alpha / len(training.x),
+        generator=torch.Generator().manual_seed(seed),
+        validation=validation,
+        patience=estimator.n_iter_no_change,
+        tol=estimator.tol,
+        schedule=schedule,
+        adam_state=adam_state,
+        on_epoch=progress,
+    )
+
+    # moments are of use only where training has no end
+    if schedule:
+        return history, None
+    return history, adam_state
 
 
 # ------------------------------------------------------------------------------------------------------------- the rows
@@ -232,6 +264,7 @@ def read_rows(
             sample_weight=weight,
         )
 
+    # a row of weight 0 would count in the number of rows
     if weight is not None:
         values = values[weight > 0]
         weight = weight[weight > 0]
@@ -260,6 +293,8 @@ def encode_rows(table: Table, values: np.ndarray, weight: np.ndarray | None, dev
     """
     table.check_exposure(values, to_score=True)
     encoded = table.encode_values(values, np.float32)
+
+    # the change of variables is the same whatever the network: its mean is all that losses need
     log_scale = -float(np.average(encoded.log_jacobian, weights=weight))
 
     x = torch.from_numpy(encoded.x).to(device)
@@ -297,6 +332,7 @@ def hold_out(rows: TrainingRows, fraction: float, rng: np.random.RandomState) ->
             f"or set early_stopping=False."
         )
 
+    # at random: rows may come sorted
     train_rows, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=rng)
     training = rows.take(train_rows)
     if training.weight is not None:
@@ -381,6 +417,7 @@ def read_latents(network: VAE, probe: TrainingRows) -> tuple[Latents, np.ndarray
         If a posterior is not finite.
     """
     z_mean, z_logvar = network.encode(probe.x)
+    # rows of equal weight still weight the latent density
     weight = probe.weight
     if weight is None:
         weight = torch.ones_like(z_mean[:, 0])
@@ -397,53 +434,47 @@ def read_latents(network: VAE, probe: TrainingRows) -> tuple[Latents, np.ndarray
     return Latents(*arrays), kl_per_unit, active_units
 
 
-def learnt(
-    table: Table,
-    network: VAE,
-    probe: TrainingRows,
-    history: History,
-    *,
-    seed: int,
-    density_name: str,
-    log_scale: float,
-    before: FittedModel | None = None,
-    adam_state: AdamState | None = None,
-) -> FittedModel:
-    """The fitted model.
+class Facts(NamedTuple):
+    """What is settled before a network is trained.
 
-    Parameters
+    Attributes
     ----------
     table : Table
-    network : VAE
-    probe : TrainingRows
-        Rows whose posteriors are kept.
-    history : History
-        In the encoded units.
     seed : int
     density_name : str
     log_scale : float
         See `encode_rows`.
-    before : FittedModel, default=None
+    probe : TrainingRows
+        Rows whose posteriors are kept.
+    before : FittedModel or None
         The model of the rows of a stream so far.
-    adam_state : dict, default=None
-
-    Returns
-    -------
-    fitted : FittedModel
     """
-    latents, kl_per_unit, active_units = read_latents(network, probe)
-    losses = [loss + log_scale for loss in history.loss_curve]
-    scores = [score - log_scale for score in history.validation_scores]
 
-    if before is not None:
-        losses = [*before.loss_curve, *losses]
-        latents = before.latents.beside(latents)
+    table: Table
+    seed: int
+    density_name: str
+    log_scale: float
+    probe: TrainingRows
+    before: FittedModel | None
+
+
+def learnt(facts: Facts, network: VAE, history: History, adam_state: AdamState | None) -> FittedModel:
+    """The fitted model with a trained network; `history` is in the encoded units."""
+    latents, kl_per_unit, active_units = read_latents(network, facts.probe)
+
+    # in the units of the table
+    losses = [loss + facts.log_scale for loss in history.loss_curve]
+    scores = [score - facts.log_scale for score in history.validation_scores]
+
+    if facts.before is not None:
+        losses = [*facts.before.loss_curve, *losses]
+        latents = facts.before.latents.beside(latents)
 
     return FittedModel(
-        table=table,
+        table=facts.table,
         network=network.eval(),
-        seed=seed,
-        density_name=density_name,
+        seed=facts.seed,
+        density_name=facts.density_name,
         latents=latents,
         kl_per_unit=kl_per_unit,
         active_units=active_units,
@@ -460,6 +491,7 @@ def describe_divergence(table: Table, x: Tensor, error: Exception, learning_rate
     if not layout.n_numbers:
         return f"Training stopped: {error}. {way_out}."
 
+    # far cells make large gradients
     largest = x[:, layout.first_number : layout.first_flag].abs().amax(0)
     label = table.columns[table.owners[int(largest.argmax())]].label
     return (

@@ -59,9 +59,12 @@ class Decoder(nn.Module, abc.ABC):
         output_part: Sequence[int],
         hidden: Sequence[int],
         activation: str,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> Decoder:
-        """A decoder with fresh perceptron layers of the widths `hidden`, for rows of a layout."""
+        """A decoder with perceptron layers of the widths `hidden`, for rows of a layout.
+
+        Initial weights are drawn from the generator; None leaves them to the caller.
+        """
 
     @property
     @abc.abstractmethod
@@ -155,7 +158,7 @@ class FactorizedDecoder(Decoder):
         output_part: Sequence[int],
         hidden: Sequence[int],
         activation: str,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> FactorizedDecoder:
         """See `Decoder`."""
         network = MLP((latent_dim, *hidden, len(output_part)), activation, generator)
@@ -274,7 +277,7 @@ class AutoregressiveDecoder(Decoder):
         output_part: Sequence[int],
         hidden: Sequence[int],
         activation: str,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> AutoregressiveDecoder:
         """See `Decoder`."""
         return cls(latent_dim, layout, output_part, hidden, activation, generator)

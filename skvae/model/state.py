@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from skvae.model.decoders import DECODERS, FactorizedDecoder
+from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder
 from skvae.model.layers import MLP, arrays, load, mlp_of, portable
 from skvae.model.likelihoods import Likelihood
 from skvae.model.network import VAE
@@ -53,10 +53,12 @@ def from_state(layout: Layout, state: dict[str, Any]) -> VAE:
     if not isinstance(encoder, nn.Module):
         encoder = MLP(encoder["sizes"], encoder["activation"])
 
+    decoder: Decoder
     network = state["decoder.network"]
     if isinstance(network, nn.Module):
         decoder = FactorizedDecoder(network, output_part)
     else:
+        # all weights come from the arrays
         hidden = network["sizes"][1:-1]
         decoder = decoder_class.built_in(latent_dim, layout, output_part, hidden, network["activation"], None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from skvae.table.containers import as_table
@@ -91,6 +92,7 @@ def _read_cell(table: Table, j: int, name: Any, cell: Any) -> float:
     is_number = column.levels is None
 
     # a column of one cell, as the container of the table has it
+    single: nw.Series | np.ndarray
     if table.schema.library is not None:
         single = table.schema.cell(j, cell)
     elif is_number:
