@@ -472,9 +472,9 @@ class VAEEstimator(
         return rows
 
     def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
-        """Fill missing cells given the known cells of their row.
+        """Fill missing cells given the observed cells of their row.
 
-        z is drawn from q(z | known cells) and from p(z), the missing cells given z, and the draws are weighted by their
+        z is drawn from q(z | observed cells) and from p(z), the missing cells given z, and the draws are weighted by their
         importance (Mattei & Frellsen, 2019, equations 11 and 12).
 
         Parameters

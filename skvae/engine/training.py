@@ -98,7 +98,7 @@ def train(
         In nats per row.
     schedule : bool, default=True
         Phase the KL term in over the first fifth of the budget and let the learning rate follow a half cosine down to 0.
-        False holds both constant, for training without a known end.
+        False holds both constant, for training without a set end.
     adam_state : dict, default=None
         Where the optimiser goes on from.
     on_epoch : callable, default=None

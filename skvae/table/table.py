@@ -46,7 +46,7 @@ class EncodedRows(NamedTuple):
 
 
 class Table:
-    """What is known of a table: its container, its columns, and the layout of an encoded row.
+    """A fitted table: its container, its columns, and the layout of an encoded row.
 
     Made by `fit`, or by `from_state` from the state of another one; it never changes.
 
