@@ -239,7 +239,6 @@ class VAEEstimator(
     # ---------------------------------------------------------------------------------------------------------- fitting
 
     @fit_context(prefer_skip_nested_validation=True)
-    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Fit the model to the rows of X.
 
@@ -266,14 +265,10 @@ class VAEEstimator(
         DivergenceError
             If the loss does not stay finite: a ValueError that names the likely column.
         """
-        former = None
-        if self.warm_start and self.__sklearn_is_fitted__():
-            former = self._fitted
-
-        return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=self.max_iter, schedule=True))
+        learnt = self._learn(X, y, sample_weight, go_on=self.warm_start, n_epochs=self.max_iter, schedule=True)
+        return self._set(learnt)
 
     @fit_context(prefer_skip_nested_validation=True)
-    @with_callbacks
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Go once through the rows of X, from the present parameters.
 
@@ -294,11 +289,18 @@ class VAEEstimator(
         self : VAEEstimator
             The estimator.
         """
+        return self._set(self._learn(X, y, sample_weight, go_on=True, n_epochs=1, schedule=False))
+
+    @with_callbacks
+    def _learn(
+        self, X: Any, y: Any, sample_weight: Any, *, go_on: bool, n_epochs: int | None, schedule: bool
+    ) -> dict[str, Any]:
+        """`fit_model`, after which callbacks are torn down: they may still fail before anything is set."""
         former = None
-        if self.__sklearn_is_fitted__():
+        if go_on and self.__sklearn_is_fitted__():
             former = self._fitted
 
-        return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=1, schedule=False))
+        return fit_model(self, X, y, sample_weight, former=former, n_epochs=n_epochs, schedule=schedule)
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""

@@ -84,7 +84,7 @@ def fit_model(
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes)
         network = make_network(estimator, table, rows, hidden_layer_sizes, seed)
     else:
-        density_name = former.density_name
+        density_name = resolve_density(estimator.latent_density, hidden_layer_sizes, former.density_name)
         network = network_to_go_on(former, estimator.latent_dim)
     network.to(estimator.device)
 

@@ -134,10 +134,22 @@ def resolve_decoder(
     return "factorized"
 
 
-def resolve_density(name: str, hidden_layer_sizes: Sequence[int]) -> str:
-    """The latent density that ``"auto"`` stands for: the prior for linear networks, where it is exact, else a mixture."""
+def resolve_density(name: str, hidden_layer_sizes: Sequence[int], former: str | None = None) -> str:
+    """The latent density that ``"auto"`` stands for; any other name as it is.
+
+    Parameters
+    ----------
+    name : str
+    hidden_layer_sizes : sequence of int
+    former : str, default=None
+        The latent density of the model to go on from, which ``"auto"`` then stands for.
+    """
     if name != "auto":
         return name
+    if former is not None:
+        return former
+
+    # exact for linear networks
     if not hidden_layer_sizes:
         return "prior"
     return "mixture"

@@ -13,7 +13,6 @@ import numpy as np
 from skvae.table.containers import as_frame
 from skvae.table.plain import from_plain, to_plain
 
-
 TEMPORAL = ("Date", "Datetime", "Duration", "Time")
 """Types of narwhals whose cells are ticks of a clock."""
 
