@@ -135,7 +135,9 @@ FAILURES = {
     "an unknown column": Failure(ValueError, parameters(likelihood={"poisson": ["length"]}), NEW),
     "divergence": Failure(DivergenceError, parameters(learning_rate_init=1e30)),
     "divergence of the validation rows": Failure(
-        DivergenceError, patched(VAE, "elbo_terms", None, wrap=lambda _: lambda vae, x, noise: 2 * [x[:, 0] * np.nan]), WITH_END
+        DivergenceError,
+        patched(VAE, "elbo_terms", None, wrap=lambda _: lambda vae, x, noise: 2 * [x[:, 0] * np.nan]),
+        WITH_END,
     ),
     "divergence of the latents": Failure(
         DivergenceError, patched(VAE, "encode", None, wrap=lambda _: lambda vae, x: 2 * [x[:, :2] * np.nan]), ("stream",)
@@ -438,7 +440,7 @@ def test_interrupt_at_any_bytecode_around_the_assignment_leaves_one_whole_model(
     seen = []
 
     # the fit itself is done once, and its result set again and again
-    learnt = VAEEstimator._learn(copy.deepcopy(vae), rows_of(situation), None, None, None, 1, schedule=False)
+    learnt = copy.deepcopy(vae)._learn(rows_of(situation), None, None, go_on=False, n_epochs=1, schedule=False)
     monkeypatch.setattr(VAEEstimator, "_learn", lambda self, *args, **kwargs: learnt)
 
     def is_watched(code):
