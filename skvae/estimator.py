@@ -128,7 +128,7 @@ class VAEEstimator(
     best_validation_score_ : float or None
         The largest of them, that of the parameters kept.
     kl_per_unit_ : ndarray of shape (latent_dim,)
-        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (20,000 of them, if there are more).
+        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (at most 20,000 of them).
     active_units_ : int
         Number of latent units whose z_mean varies over the rows with a variance above 0.01 [3]_.
     likelihood_ : dict
