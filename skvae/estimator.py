@@ -269,8 +269,8 @@ class VAEEstimator(
         DivergenceError
             If the loss does not stay finite: a ValueError that names the likely column.
         """
-        former = self._fitted if self.warm_start and self.__sklearn_is_fitted__() else None
-        return self._set(self._learn(X, y, sample_weight, former, self.max_iter, schedule=True))
+        learnt = self._learn(X, y, sample_weight, go_on=self.warm_start, n_epochs=self.max_iter, schedule=True)
+        return self._set(learnt)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
@@ -294,19 +294,27 @@ class VAEEstimator(
         self : VAEEstimator
             The estimator.
         """
-        former = self._fitted if self.__sklearn_is_fitted__() else None
-        return self._set(self._learn(X, y, sample_weight, former, 1, schedule=False))
+        return self._set(self._learn(X, y, sample_weight, go_on=True, n_epochs=1, schedule=False))
 
     @with_callbacks
     def _learn(
-        self, X: Any, y: Any, sample_weight: Any, former: FittedModel | None, n_epochs: int | None, *, schedule: bool
+        self, X: Any, y: Any, sample_weight: Any, *, go_on: bool, n_epochs: int | None, schedule: bool
     ) -> dict[str, Any]:
         """`fit_model`, after which callbacks are torn down: they may still fail before anything is set."""
+        former = None
+        if go_on and self.__sklearn_is_fitted__():
+            former = self._fitted
+
         return fit_model(self, X, y, sample_weight, former=former, n_epochs=n_epochs, schedule=schedule)
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
-        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        kept = {}
+        for name, value in vars(self).items():
+            # what the former fit has set, such as names that X no longer has
+            if not name.endswith("_"):
+                kept[name] = value
+
         self.__dict__ = kept | learnt
         return self
 
@@ -411,6 +419,7 @@ class VAEEstimator(
 
     def _latent_mean(self, row: Any, name: str) -> np.ndarray:
         """z_mean of one row, shape (latent_dim,); errors call it `name`."""
+        # a table of one row is read as tables are
         values = read_row(self._model().table, row, name)
         if values is None:
             values = self._read(row)
@@ -459,6 +468,7 @@ class VAEEstimator(
         if not given:
             return model.sample(n, generator, density, noise=noise)
 
+        # rows alike are no error, but nothing to learn from
         rows, share = model.sample_given(given, n, generator, density, noise=noise)
         if share < MIN_SHARE_OF_PROPOSALS:
             warnings.warn(
@@ -492,12 +502,15 @@ class VAEEstimator(
         model = self._model()
         if n_draws is not None:
             n_draws = check_positive_integer("n_draws", n_draws, or_else="None or ")
+        # means are the same at each call, draws are fresh ones
         if n_draws is None and random_state is None:
             random_state = 0
 
         copies = model.impute(self._read(X), n_draws, make_generator(random_state))
         filled = [model.table.write(values, like=X) for values in copies]
-        return filled[0] if n_draws is None else filled
+        if n_draws is None:
+            return filled[0]
+        return filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -61,7 +61,7 @@ def fit_model(
     n_epochs : int or None
         Largest number of passes over the rows; None takes what holds `DEFAULT_STEPS`.
     schedule : bool
-        Whether training has a known end: rows may be held out, the KL term is phased in and the learning rate falls.
+        Whether training has a set end: rows may be held out, the KL term is phased in and the learning rate falls.
 
     Returns
     -------

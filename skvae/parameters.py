@@ -61,6 +61,7 @@ def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     ValueError
         If they are not integers of at least 1.
     """
+    # as objects: an array of floats would pass for whole numbers
     widths = np.atleast_1d(np.asarray(sizes, dtype=object))
     for width in widths:
         if not isinstance(width, Integral) or width < 1:
@@ -73,6 +74,7 @@ def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
 
 def check_device(device: str) -> None:
     """Raise a ValueError if torch cannot use a device here."""
+    # some devices are only found to be missing when they are used
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
@@ -88,6 +90,7 @@ def check_positive_integer(name: str, value: Any, or_else: str = "") -> int:
     ValueError
         If it is no integer of at least 1; `or_else` says what else the parameter called `name` may be.
     """
+    # True is an integer to Python
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be {or_else}an integer of at least 1, got {value!r}.")
     return int(value)
@@ -118,10 +121,17 @@ def resolve_decoder(
     if not isinstance(decoder, str) or decoder != "auto":
         return decoder
 
+    # who asks for a linear network or for one kind everywhere asks for the textbook model
     is_linear = not hidden_layer_sizes
     is_textbook = isinstance(likelihood, str) and likelihood != "auto"
+    if is_linear or is_textbook:
+        return "factorized"
+
+    # drawing takes a pass per part, and training on few rows overfits
     fits = n_rows >= ROWS_FOR_ORDER and layout.n_parts <= PARTS_IN_ORDER and layout.width <= LEVELS_IN_ORDER
-    return "autoregressive" if fits and not is_linear and not is_textbook else "factorized"
+    if fits:
+        return "autoregressive"
+    return "factorized"
 
 
 def resolve_density(name: str, hidden_layer_sizes: Sequence[int], former: str | None = None) -> str:
@@ -140,7 +150,9 @@ def resolve_density(name: str, hidden_layer_sizes: Sequence[int], former: str | 
         return former
 
     # exact for linear networks
-    return "mixture" if hidden_layer_sizes else "prior"
+    if not hidden_layer_sizes:
+        return "prior"
+    return "mixture"
 
 
 def draw_seed(rng: np.random.RandomState) -> int:

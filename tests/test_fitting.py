@@ -11,7 +11,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from fits import Callback, Raising, another_table, answers, quick, table
