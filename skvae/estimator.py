@@ -35,76 +35,82 @@ class VAEEstimator(
     """Variational autoencoder for tables.
 
     A latent variable model of rows [1]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are drawn
-    from p(x | z), which a neural network, the decoder, reads from z. A second network, the encoder, tells from x what z was
-    likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence lower bound of
-    the log-likelihood. Columns are standardised inside, so a scaler in front of it changes nothing.
+    from p(x | z), which a neural network, the decoder, computes from z. A second network, the encoder, computes from x where
+    its z is likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence lower
+    bound of the log-likelihood.
+    It is a transformer (`transform`), a generator (`sample`) and a density (`score_samples`). Columns are standardised inside.
 
     Parameters
     ----------
     latent_dim : int, default=8
         Number of latent units.
     hidden_layer_sizes : array-like of int, default=(128, 128)
-        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear: with
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear; with
         ``likelihood="normal"`` the model is then factor analysis.
     activation : {"identity", "logistic", "tanh", "relu", "elu", "silu", "gelu", "softplus"}, default="silu"
         Activation of the hidden layers.
-    likelihood : str or dict of str to columns, default="auto"
-        Distribution of the cells of a column, given z. ``"normal"``: a number with Gaussian noise of a deviation learnt per
-        column. ``"quantile_normal"``: a number made standard normal by its empirical distribution [4]_; values that many rows
-        share are levels. ``"bernoulli"``: one of two values, or a fraction between them. ``"poisson"``,
-        ``"negative_binomial"``, ``"zero_inflated_negative_binomial"``: a count. ``"auto"`` takes ``"bernoulli"`` for booleans
-        and columns of two distinct values; other numbers are ``"quantile_normal"`` from 1000 rows on, ``"normal"`` below. A
-        dict such as ``{"poisson": ["visits"], "normal": [0, 3]}`` names columns, by name or index; the rest is ``"auto"``.
+    likelihood : str or dict, default="auto"
+        Distribution of a cell, given z, in the columns that are not categorical. ``"normal"``: a number with Gaussian noise,
+        whose deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical
+        distribution of its column [4]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a
+        fraction between them. ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [7]_: a count.
+        ``"auto"``: ``"bernoulli"`` for booleans and columns of exactly two distinct values; for other numbers
+        ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict such as
+        ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name or index; the others are ``"auto"``.
     categorical_features : "from_dtype", array-like of {bool, int, str} or None, default="from_dtype"
-        Which columns are categories beside those of a categorical or text dtype: a mask, indices or names. Each level is
-        modelled by a logit of its own.
+        Columns that are categories beside those of a categorical or text dtype: a mask, indices or names. Each level has a
+        logit of its own.
     exposure : str, int or None, default=None
-        The column, by name or index, that all counts are in proportion to: the time observed, policy years, the row's total.
-        The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [6]_. Cells must be
-        positive, and observed wherever a row holds a count. The column is modelled, too, as ``"quantile_normal"`` unless
-        `likelihood` names it under ``"normal"``, and drawn before the counts.
+        The column, by name or index, that all counts are in proportion to, such as the time observed. The mean of a count is
+        then ``exposure * exp(log rate)``, and the decoder models the log rate [6]_. Its cells must be positive, and may be
+        missing only in rows without a count. It is itself modelled, as ``"quantile_normal"`` unless `likelihood` states
+        ``"normal"`` for it. None gives all rows the same exposure.
     handle_unknown : {"error", "ignore"}, default="error"
-        Whether a level, or a third value of a two-valued column, that no cell held at fit is refused, or treated as missing
-        as by `HistGradientBoostingClassifier`.
+        What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
+        as missing, as `HistGradientBoostingClassifier` does.
     latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
-        p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
-        ``"prior"`` is N(0, I), ``"aggregated_posterior"`` the mean of the posteriors q(z | x_i) of the training rows (of
-        20,000, evenly spaced, if there are more), ``"gaussian"`` the normal of its mean and covariance, ``"mixture"`` a
-        mixture of up to 40 normals fitted to it. ``"auto"`` is ``"mixture"``, but ``"prior"`` for linear networks, where it
-        is exact.
+        p(z) of the fitted model: `sample` draws z from it, `score_samples` and `impute` weight z by it. ``"prior"`` is
+        N(0, I); training pulls the posteriors towards it, but not all the way. ``"aggregated_posterior"`` is the mean of the
+        training rows' posteriors q(z | x_i) (of at most 20,000 rows, evenly spaced), ``"gaussian"`` the normal with its mean
+        and covariance, ``"mixture"`` a mixture of up to 40 normals fitted to it, as many as suit rows left out. ``"auto"`` is
+        ``"mixture"``, but ``"prior"`` for linear networks, where it is exact.
     beta : float, default=1.0
         Weight of the KL term [2]_. 1 is the evidence lower bound.
     alpha : float, default=0.0
-        L2 penalty on the weights: half of `alpha` times their sum of squares is added to the loss summed over the rows.
+        L2 penalty: half of `alpha` times the sum of squares of both networks' weights is added to the loss summed over the
+        rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
     batch_size : int, default=128
-        Rows per gradient step, at most; an epoch is cut into batches of equal size.
+        Largest number of rows per gradient step; an epoch is cut into batches of equal size.
     learning_rate_init : float, default=5e-3
         Initial step size of Adam; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
-        Largest number of epochs (passes over the training rows). None takes what holds 6000 gradient steps.
+        Largest number of epochs (passes over the training rows). None takes as many epochs as hold 6000 gradient steps,
+        whatever the number of rows.
     tol : float, default=1e-3
         Smallest gain in validation score, in nats per row, that counts as progress.
     early_stopping : bool, default=True
         Whether to set `validation_fraction` of the rows aside and to keep the parameters with the best score on them. When
-        that score no longer rises, training goes back to the best parameters, lets the learning rate fall to 0 over a quarter
-        of the steps so far, and stops. Tables of fewer than 10 rows are trained whole.
+        that score no longer rises, training goes back to these, lets the learning rate fall to 0 over a quarter of the steps
+        so far, and stops. Tables of fewer than 10 rows are trained whole.
     validation_fraction : float, default=0.1
         Share of the rows set aside when `early_stopping` is on.
     n_iter_no_change : int, default=20
-        Looks at the validation score without progress after which training ends: one look per epoch, or per 50 steps.
+        Number of looks at the validation score without progress after which training comes to its end. There is one look per
+        epoch, or one per 50 gradient steps where epochs are shorter.
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the previous fit. Columns, their scales and the architecture stay as
-        they were.
+        they were, and so does the latent density, unless `latent_density` names another one.
     encoder : callable, torch.nn.Module or None, default=None
         A factory ``encoder(n_inputs, n_outputs) -> torch.nn.Module`` that maps (n, n_inputs) encoded rows to (n,
         2 * latent_dim): z_mean and log z_std^2, side by side. A module is copied. None is a multi-layer perceptron.
     decoder : {"auto", "factorized", "autoregressive"}, callable or torch.nn.Module, default="auto"
-        ``"factorized"`` is a multi-layer perceptron from z: given z, cells are independent, the textbook model.
-        ``"autoregressive"`` reads a cell from z and the cells before it, through masked weights [5]_; numbers have mixtures of
-        eight normals. ``"auto"`` takes it, the better generator and density there, for tables of at least 1000 rows and at
-        most 256 columns, unless the network is linear or `likelihood` names one kind for all columns.
-        A factory (or module) makes a factorized decoder, from (n, latent_dim) to the likelihood's parameters: the mean of a
-        ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean exposure).
+        ``"factorized"`` is a multi-layer perceptron that reads z: given z, cells are independent, the textbook model.
+        ``"autoregressive"`` reads z and, for each cell, the cells before it, through masked weights [5]_; its numbers are
+        mixtures of eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
+        tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
+        columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
+        the mean of a ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean
+        exposure).
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
@@ -122,32 +128,33 @@ class VAEEstimator(
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float
-        Negative evidence lower bound (with the KL term weighted by `beta`) of each epoch, in nats per row, in the units of X.
+        Negative evidence lower bound (with the KL term weighted by `beta`) of each epoch, averaged over its batches, in nats
+        per row and in the units of X.
     validation_scores_ : list of float or None
         Evidence lower bound (likewise) of the validation rows at each look; None without early stopping.
     best_validation_score_ : float or None
         The largest of them, that of the parameters kept.
     kl_per_unit_ : ndarray of shape (latent_dim,)
-        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (at most 20,000 of them).
+        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over (at most 20,000, evenly spaced) training rows.
     active_units_ : int
         Number of latent units whose z_mean varies over the rows with a variance above 0.01 [3]_.
-    likelihood_ : dict
-        Kind of each column, by name (or index, for arrays); ``"constant"`` columns are not modelled.
+    likelihood_ : dict of str or int to str
+        Kind of each column, by name (or index, for arrays): those of `likelihood`, ``"categorical"``, or ``"constant"``.
     decoder_ : {"factorized", "autoregressive"}
-        The decoder that `decoder` stood for at fit. Networks of one's own make a factorized one.
+        The decoder that was fitted. One of your own is ``"factorized"``.
     latent_density_name_ : {"prior", "aggregated_posterior", "gaussian", "mixture"}
         The latent density that `latent_density` stood for at fit.
     latent_density_ : LatentDensity
-        p(z): ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats. It is fitted when it is
-        first asked for, by `sample` or `score`, so that a transformer does not wait for it.
+        It: ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats, and ``name`` is
+        ``"gaussian"`` also for a mixture of fewer than 100 rows. It is fitted when it is first needed, to posteriors that
+        `fit` keeps, so that a transformer does not wait for it.
     module_ : torch.nn.Module
-        The trained network, which reads *encoded* rows.
+        The trained network. It reads and writes *encoded* rows.
 
     See Also
     --------
     sklearn.decomposition.FactorAnalysis : The linear special case.
     sklearn.mixture.GaussianMixture : A density with clusters.
-    sklearn.decomposition.PCA : Linear latent means, without a density of noise per column.
 
     References
     ----------
@@ -157,6 +164,7 @@ class VAEEstimator(
     .. [4] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
     .. [5] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
     .. [6] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [7] Lambert, "Zero-inflated Poisson regression", Technometrics 34, 1992.
 
     Examples
     --------
@@ -261,7 +269,8 @@ class VAEEstimator(
         """Go once through the rows of X, from the present parameters.
 
         The first call settles the columns: their kinds, locations and scales. The learning rate stays at
-        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls.
+        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls. It raises what `fit`
+        raises, and the model then answers as before.
 
         Parameters
         ----------
@@ -292,12 +301,8 @@ class VAEEstimator(
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
-        kept = {}
-        for name, value in vars(self).items():
-            # what the former fit has set, such as names that X no longer has
-            if not name.endswith("_"):
-                kept[name] = value
-
+        # without what the former fit has set, such as names that X no longer has
+        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         self.__dict__ = kept | learnt
         return self
 
@@ -463,8 +468,8 @@ class VAEEstimator(
         X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
             Rows, with the columns of the training table; NaN (or null) where a cell is missing.
         n_draws : int, default=None
-            None fills a number by its conditional mean and a category by its most probable level. An integer asks for so
-            many completed copies, drawn from the conditional distribution (multiple imputation).
+            None fills a number by its conditional mean and a category by its most probable level. An integer asks for
+            that many completed copies, drawn from the conditional distribution (multiple imputation).
         random_state : int, RandomState instance or None, default=None
             Seed of the draws. None is a fixed one without `n_draws`, and gives fresh copies with it.
 

@@ -444,7 +444,7 @@ def test_interrupt_at_any_bytecode_around_the_assignment_leaves_one_whole_model(
     monkeypatch.setattr(VAEEstimator, "_learn", lambda self, *args, **kwargs: learnt)
 
     def is_watched(code):
-        return code.co_filename == inspect.getsourcefile(VAEEstimator) and code.co_name in ("fit", "_set", "<dictcomp>")
+        return code.co_filename == inspect.getsourcefile(VAEEstimator)
 
     with Tracer(is_watched, opcodes=True) as tracer:
         copy.copy(vae).fit(X)
@@ -462,3 +462,193 @@ def test_interrupt_at_any_bytecode_around_the_assignment_leaves_one_whole_model(
         seen.append(whole is learnt)
     assert seen == sorted(seen)
     assert not seen[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- divergence
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("container", ["frame", "array"])
+def test_divergence_names_the_column_furthest_out_and_the_way_out(method, container):
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=["height", "weight", "length"])
+    rows.loc[17, "weight"] = 40.0
+    label = "'weight'"
+    if container == "array":
+        rows = rows.to_numpy()
+        label = "1"
+    distance = np.abs((np.asarray(rows)[:, 1] - np.asarray(rows)[:, 1].mean()) / np.asarray(rows)[:, 1].std()).max()
+
+    vae = quick(learning_rate_init=1e30, likelihood="normal")
+    with pytest.raises(DivergenceError) as caught:
+        getattr(vae, method)(rows)
+
+    message = str(caught.value)
+    assert f"furthest out is {label}," in message
+    assert f"lies {distance:.3g} deviations" in message
+    assert "Lower learning_rate_init=1e+30" in message
+    assert isinstance(caught.value.__cause__, DivergenceError)
+
+
+def test_divergence_is_a_value_error_of_its_own():
+    assert issubclass(DivergenceError, ValueError)
+    assert DivergenceError.__module__ == "skvae.exceptions"
+    with pytest.raises(ValueError, match="the loss became"):
+        quick(learning_rate_init=1e30).fit(X)
+
+
+def test_divergence_of_a_table_without_numbers_names_no_column():
+    with pytest.raises(DivergenceError, match=r"^Training stopped: .*\. Lower learning_rate_init=1e\+30\.$"):
+        quick(learning_rate_init=1e30).fit(X[["city"]])
+
+
+def test_divergence_survives_pickling():
+    with pytest.raises(DivergenceError) as caught:
+        quick(learning_rate_init=1e30).fit(X)
+    other = pickle.loads(pickle.dumps(caught.value))
+    assert type(other) is DivergenceError
+    assert str(other) == str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------- the rows
+
+
+def test_rows_taken_are_copies():
+    rows = fitting.TrainingRows(torch.arange(12.0).view(6, 2), torch.arange(6.0))
+    some = rows.take(np.array([4, 1]))
+    assert some.x.tolist() == [[8, 9], [2, 3]]
+    assert some.weight.tolist() == [4, 1]
+    assert fitting.TrainingRows(rows.x, None).take(np.array([0])).weight is None
+
+    some = rows.take(np.arange(6))
+    rows.x.zero_()
+    assert some.x[5].tolist() == [10, 11]
+
+
+@pytest.mark.parametrize(("n", "at_most", "kept"), [(10, 4, [0, 3, 6, 9]), (10, 10, list(range(10))), (3, 5, [0, 1, 2])])
+def test_rows_are_thinned_out_evenly(n, at_most, kept):
+    rows = fitting.TrainingRows(torch.arange(float(n))[:, None], None)
+    assert rows.evenly(at_most).x[:, 0].tolist() == kept
+
+
+def test_losses_of_encoded_rows_differ_by_the_mean_jacobian_from_those_of_the_table():
+    values = np.random.default_rng(0).normal(size=(40, 3)) * [1.0, 10.0, 0.01]
+    weight = np.random.default_rng(1).uniform(0.5, 2, 40)
+    for own_weight in (None, weight):
+        learnt, read = Table.fit(values, likelihood="normal", sample_weight=own_weight)
+        rows, log_scale = fitting.encode_rows(learnt, read, own_weight, "cpu")
+        mean = np.average(values, axis=0, weights=own_weight)
+        deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=own_weight))
+
+        # log p(x) = log p(standardised x) - sum of log deviations
+        assert log_scale == pytest.approx(np.log(deviation).sum(), rel=1e-6)
+        assert rows.x.dtype == torch.float32
+        assert rows.x.shape == (40, learnt.layout.width)
+        if own_weight is None:
+            assert rows.weight is None
+        else:
+            np.testing.assert_allclose(rows.weight.numpy(), weight / weight.mean(), rtol=1e-6)
+
+
+def test_rows_of_weight_zero_are_not_read():
+    weight = np.ones(60)
+    weight[::3] = 0
+    _, values, kept = fitting.read_rows(quick(), X, weight, None, may_vary=True)
+    assert len(values) == len(kept) == 40
+    np.testing.assert_array_equal(values[:, 1], X["weight"][weight > 0])
+
+
+@pytest.mark.parametrize(("fraction", "n_held_out"), [(0.1, 6), (0.11, 7), (0.9, 54)])
+def test_rows_held_out_are_a_random_part_of_them(fraction, n_held_out):
+    weight = torch.linspace(0.5, 1.5, 60)
+    rows = fitting.TrainingRows(torch.arange(60.0)[:, None], weight)
+    training, validation = fitting.hold_out(rows, fraction, np.random.RandomState(0))
+    assert len(validation.x) == n_held_out
+    assert sorted(torch.cat([training.x, validation.x])[:, 0].tolist()) == list(range(60))
+    assert validation.x[:, 0].tolist() != sorted(validation.x[:, 0].tolist())
+
+    # the weights went with their rows, and those to train on have mean 1 again
+    np.testing.assert_allclose(validation.weight, weight[validation.x[:, 0].long()])
+    expected = weight[training.x[:, 0].long()]
+    np.testing.assert_allclose(training.weight, expected / expected.mean(), rtol=1e-6)
+    assert float(training.weight.mean()) == pytest.approx(1)
+
+
+def test_holding_out_all_rows_is_refused_with_their_numbers():
+    rows = fitting.TrainingRows(torch.zeros(12, 1), None)
+    with pytest.raises(ValueError, match=r"validation_fraction=0\.95 sets 12 of 12 rows aside.*early_stopping=False"):
+        fitting.hold_out(rows, 0.95, np.random.RandomState(0))
+
+
+@pytest.mark.parametrize("n", [9, 10])
+def test_tables_of_fewer_than_ten_rows_are_trained_whole(n):
+    vae = quick().fit(np.random.default_rng(0).normal(size=(n, 2)))
+    assert (vae.validation_scores_ is None) == (n < 10)
+
+
+def test_names_are_checked_on_a_copy_of_the_estimator():
+    vae = quick()
+    names = fitting.names_of(vae, X, reset=True)
+    assert names["n_features_in_"] == 4
+    assert list(names["feature_names_in_"]) == list(X.columns)
+    assert fitting.names_of(vae, X.to_numpy(), reset=True) == {"n_features_in_": 4}
+    assert fitted_names(vae) == set()
+
+
+# --------------------------------------------------------------------------------------------------------- what is learnt
+
+
+def test_latents_are_the_posteriors_of_the_rows_and_what_they_say_of_the_units():
+    vae = quick(max_iter=40, early_stopping=False).fit(X)
+    encoded = torch.from_numpy(vae._fitted.table.encode(X).x).float()
+    with torch.no_grad():
+        z_mean, z_logvar = vae.module_.encode(encoded)
+    latents, kl_per_unit, active_units = fitting.read_latents(vae.module_, fitting.TrainingRows(encoded, None))
+
+    np.testing.assert_array_equal(latents.z_mean, z_mean.numpy())
+    np.testing.assert_allclose(latents.z_std, np.exp(z_logvar.numpy() / 2), rtol=1e-6)
+    np.testing.assert_array_equal(latents.weight, np.ones(60))
+    posterior = torch.distributions.Normal(z_mean, torch.exp(z_logvar / 2))
+    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).mean(0)
+    np.testing.assert_allclose(kl_per_unit, expected, rtol=1e-5)
+    assert active_units == (z_mean.numpy().var(0) > 0.01).sum()
+    assert vae.active_units_ == active_units
+    np.testing.assert_array_equal(vae.kl_per_unit_, kl_per_unit)
+
+
+def test_moments_of_the_optimiser_are_kept_for_streams_only():
+    assert quick().fit(X)._fitted.adam_state is None
+    assert quick(warm_start=True).fit(X).fit(X)._fitted.adam_state is None
+    assert quick().partial_fit(X)._fitted.adam_state is not None
+
+
+def test_a_stream_adds_to_what_was_learnt_and_a_warm_start_begins_anew():
+    stream = quick().partial_fit(X)
+    first = list(stream.loss_curve_)
+    stream.partial_fit(OTHER_ROWS)
+    assert stream.loss_curve_[:1] == first
+    assert stream.n_iter_ == len(stream.loss_curve_) == 2
+    assert len(stream._fitted.latents.z_mean) == 120
+
+    warm = quick(warm_start=True).fit(X).fit(OTHER_ROWS)
+    assert warm.n_iter_ == len(warm.loss_curve_) == 3
+    assert len(warm._fitted.latents.z_mean) == 60
+
+
+@pytest.mark.parametrize("situation", ["warm", "stream"])
+def test_a_model_gone_on_from_keeps_its_latent_density_unless_another_is_asked_for(situation):
+    vae = quick(latent_density="gaussian", warm_start=situation == "warm")
+    fit = vae.partial_fit if situation == "stream" else vae.fit
+    assert fit(X).latent_density_name_ == "gaussian"
+    vae.set_params(latent_density="auto", hidden_layer_sizes=())
+    assert fit(X).latent_density_name_ == "gaussian"
+    vae.set_params(latent_density="prior")
+    assert fit(X).latent_density_name_ == vae.latent_density_.name == "prior"
+
+
+def test_the_estimator_is_not_written_to():
+    vae = quick()
+    before = dict(vars(vae))
+    attributes = fitting.fit_model(vae, X, None, None, former=None, n_epochs=1, schedule=True)
+    assert {name: vars(vae)[name] for name in before} == before
+    assert fitted_names(vae) == set()
+    assert {"_fitted", "n_features_in_", "feature_names_in_", "likelihood_"} <= attributes.keys()
