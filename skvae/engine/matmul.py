@@ -34,7 +34,8 @@ def product(a, b, out):
     Returns
     -------
     multiply : callable
-        To be called within `skvae.threads.one_thread`, and `numpy.errstate` if an overflow is no matter for a warning.
+        To be called within a function that is `skvae.threads.on_one_thread`, and `numpy.errstate` if an overflow is no matter
+        for a warning.
     """
     if not out.is_contiguous() and out.t().is_contiguous():
         a, b, out = b.t(), a.t(), out.t()

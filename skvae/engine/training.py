@@ -11,7 +11,7 @@ import torch
 from skvae.engine.steps import AutogradStep, make_step
 from skvae.model.network import has_own_modules
 from skvae.randomness import PrivateDraws
-from skvae.threads import callers_threads, on_one_thread
+from skvae.threads import on_callers_threads, on_one_thread
 
 WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
 
@@ -120,43 +120,50 @@ def train(
         vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
         raise FloatingPointError(reason)
 
-    with contextlib.ExitStack() as stack:
-        stack.callback(step.release)  # the module's parameters are its own again, whatever happens
-        if work >= WORK_PER_THREAD:
-            stack.enter_context(callers_threads())
-        stack.enter_context(np.errstate(all="ignore"))  # an overflow is found in the loss
-        stack.enter_context(torch.set_grad_enabled(modes))
-        for epoch in range(n_epochs):
-            if modes:
-                vae.train()
-            for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
-                rows_weight = None if weight is None else weight[rows]
-                take_step(
-                    x.index_select(0, rows), rows_weight, noise, plan.beta(history.n_steps), plan.rate(history.n_steps)
-                )
-                history.n_steps += 1
-            if modes:
-                vae.eval()
-            nll, kl = (total / n for total in step.pop_totals())
-            history.loss_curve.append(nll + beta * kl)
-            if not math.isfinite(history.loss_curve[-1]):
-                give_up(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
-            if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
-                history.validation_scores.append(look())
-                tired = patience is not None and watch.n_without_gain >= patience
-                if tired and not plan.descending and watch.best_state is not None:
-                    vae.load_state_dict(watch.best_state)
-                    plan.descend(history.n_steps, max(n_batches, int(DESCENT * history.n_steps)))
-            if (on_epoch is not None and on_epoch(epoch, history)) or plan.is_over(history.n_steps):
-                break
-        if not all(torch.isfinite(p).all() for p in vae.parameters()):
-            give_up("the weights are no longer finite")
-        if watch is not None:
-            if watch.best_state is None:  # stopped before the first look
-                history.validation_scores.append(look())
-            if watch.best_state is None:
-                give_up("the validation score is not finite")
-            vae.load_state_dict(watch.best_state)
+    def run():
+        with contextlib.ExitStack() as stack:
+            stack.callback(step.release)  # the module's parameters are its own again, whatever happens
+            stack.enter_context(np.errstate(all="ignore"))  # an overflow is found in the loss
+            stack.enter_context(torch.set_grad_enabled(modes))
+            for epoch in range(n_epochs):
+                if modes:
+                    vae.train()
+                for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
+                    rows_weight = None if weight is None else weight[rows]
+                    take_step(
+                        x.index_select(0, rows),
+                        rows_weight,
+                        noise,
+                        plan.beta(history.n_steps),
+                        plan.rate(history.n_steps),
+                    )
+                    history.n_steps += 1
+                if modes:
+                    vae.eval()
+                nll, kl = (total / n for total in step.pop_totals())
+                history.loss_curve.append(nll + beta * kl)
+                if not math.isfinite(history.loss_curve[-1]):
+                    give_up(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
+                if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
+                    history.validation_scores.append(look())
+                    tired = patience is not None and watch.n_without_gain >= patience
+                    if tired and not plan.descending and watch.best_state is not None:
+                        vae.load_state_dict(watch.best_state)
+                        plan.descend(history.n_steps, max(n_batches, int(DESCENT * history.n_steps)))
+                if (on_epoch is not None and on_epoch(epoch, history)) or plan.is_over(history.n_steps):
+                    break
+            if not all(torch.isfinite(p).all() for p in vae.parameters()):
+                give_up("the weights are no longer finite")
+            if watch is not None:
+                if watch.best_state is None:  # stopped before the first look
+                    history.validation_scores.append(look())
+                if watch.best_state is None:
+                    give_up("the validation score is not finite")
+                vae.load_state_dict(watch.best_state)
+
+    if work >= WORK_PER_THREAD:
+        run = on_callers_threads(run)
+    run()
     return history, step.adam_state()
 
 
