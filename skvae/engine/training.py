@@ -17,7 +17,7 @@ from skvae.engine.watch import State, Watch, copy_state
 from skvae.exceptions import DivergenceError
 from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
-from skvae.threads import callers_threads, on_one_thread
+from skvae.threads import on_callers_threads, on_one_thread
 
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
@@ -128,7 +128,7 @@ def train(
 
     run = loop.run
     if batches.n_rows * sum(p.numel() for p in vae.parameters()) >= WORK_PER_THREAD:
-        run = callers_threads()(loop.run)
+        run = on_callers_threads(loop.run)
 
     try:
         # an overflow is found in the loss
