@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skvae._sklearn import fit_context
@@ -19,13 +18,10 @@ from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
 from skvae.model.network import NetworkFactory
-from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
+from skvae.parameters import CONSTRAINTS, check_latent_points, check_positive_integer, make_generator
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
 from skvae.table.given import read_row
-
-MIN_SHARE_OF_PROPOSALS = 0.25
-"""A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
 
 
 class VAEEstimator(
@@ -56,13 +52,13 @@ class VAEEstimator(
     activation : {"identity", "logistic", "tanh", "relu", "elu", "silu", "gelu", "softplus"}, default="silu"
         Activation of the hidden layers.
     likelihood : str or dict, default="auto"
-        Distribution of a cell, given z, in the columns that are not categorical. ``"normal"``: a number with Gaussian noise,
-        whose deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical
-        distribution of its column [6]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a
-        fraction between them. ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [9]_: a count.
-        ``"auto"``: ``"bernoulli"`` for booleans and columns of exactly two distinct values; for other numbers
-        ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict such as
-        ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name or index; the others are ``"auto"``.
+        Distribution of a cell given z, for columns that are not categorical. ``"normal"``: a number with Gaussian noise, whose
+        deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical distribution of
+        its column [6]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a fraction between.
+        ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [9]_: a count. ``"auto"``:
+        ``"bernoulli"`` for booleans and columns of exactly two distinct values, else ``"quantile_normal"`` from 1000 rows on
+        and ``"normal"`` below. A dict such as ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name
+        or index; the others are ``"auto"``.
     categorical_features : "from_dtype", array-like of {bool, int, str} or None, default="from_dtype"
         Columns that are categories beside those of a categorical or text dtype: a mask, indices or names. Each level has a
         logit of its own.
@@ -90,8 +86,7 @@ class VAEEstimator(
     learning_rate_init : float, default=5e-3
         Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
-        Largest number of epochs (passes over the training rows). None takes as many epochs as hold 6000 gradient steps,
-        whatever the number of rows.
+        Largest number of epochs (passes over the training rows). None takes as many as hold 6000 gradient steps.
     tol : float, default=1e-3
         Smallest gain in validation score, in nats per row, that counts as progress.
     early_stopping : bool, default=True
@@ -115,15 +110,14 @@ class VAEEstimator(
         mixtures of eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
         tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
         columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
-        the mean of a ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean
-        exposure).
+        means of ``"normal"``, logits of ``"bernoulli"`` and of levels, log means of counts (at the mean exposure).
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
         Whether to print the loss, some twenty times over the budget.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
-        the last bit. torch's and Python's global generators are neither read nor changed.
+        Seed of the initial weights, the split, the order of the rows and the noise: an int makes repeated fits equal to the
+        last bit. The global generators of torch and Python are neither read nor changed.
 
     Attributes
     ----------
@@ -393,13 +387,7 @@ class VAEEstimator(
             from z and the decoded cells before it.
         """
         model = self._model()
-        points = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-        if points.shape[1] != model.network.latent_dim:
-            raise ValueError(
-                f"X has {points.shape[1]} columns, but the model has latent_dim={model.network.latent_dim} latent units. "
-                f"Pass latent points such as transform(X) returns, or sample(n) for new rows."
-            )
-        return model.decode(torch.from_numpy(np.array(points)))
+        return model.decode(torch.from_numpy(check_latent_points(X, model.network.latent_dim)))
 
     def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their latent means.
@@ -460,23 +448,12 @@ class VAEEstimator(
         """
         model = self._model()
         n = check_positive_integer("n_samples", n_samples)
-        name = "auto" if latent_density is None else latent_density
-        check_density_name(name)
-
+        density = model.density("auto" if latent_density is None else latent_density)
         generator = make_generator(random_state)
-        density = model.density(name)
         if not given:
             return model.sample(n, generator, density, noise=noise)
 
-        # rows alike are no error, but nothing to learn from
-        rows, share = model.sample_given(given, n, generator, density, noise=noise)
-        if share < MIN_SHARE_OF_PROPOSALS:
-            warnings.warn(
-                f"The {n} rows given {given} rest on only about {share * n:.0f} different proposals, so that many are alike: "
-                f"few rows of the model meet these conditions. Give fewer cells, or train with more rows like these.",
-                stacklevel=2,
-            )
-        return rows
+        return model.sample_given(given, n, generator, density, noise=noise)
 
     def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
         """Fill missing cells given the observed cells of their row.
