@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skvae._sklearn import fit_context
@@ -18,7 +18,7 @@ from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
 from skvae.model.network import NetworkFactory
-from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
+from skvae.parameters import CONSTRAINTS, check_latent_points, check_positive_integer, make_generator
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
 from skvae.table.given import read_row
@@ -84,8 +84,7 @@ class VAEEstimator(
     learning_rate_init : float, default=5e-3
         Initial step size of Adam; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
-        Largest number of epochs (passes over the training rows). None takes as many epochs as hold 6000 gradient steps,
-        whatever the number of rows.
+        Largest number of epochs (passes over the training rows). None takes as many as hold 6000 gradient steps.
     tol : float, default=1e-3
         Smallest gain in validation score, in nats per row, that counts as progress.
     early_stopping : bool, default=True
@@ -109,15 +108,14 @@ class VAEEstimator(
         mixtures of eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
         tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
         columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
-        the mean of a ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean
-        exposure).
+        means of ``"normal"``, logits of ``"bernoulli"`` and of levels, log means of counts (at the mean exposure).
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
         Whether to print the loss, some twenty times over the budget.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
-        the last bit. torch's and Python's global generators are neither read nor changed.
+        Seed of the initial weights, the split, the order of the rows and the noise: an int makes repeated fits equal to the
+        last bit. The global generators of torch and Python are neither read nor changed.
 
     Attributes
     ----------
@@ -381,13 +379,7 @@ class VAEEstimator(
             from z and the decoded cells before it.
         """
         model = self._model()
-        points = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-        if points.shape[1] != model.network.latent_dim:
-            raise ValueError(
-                f"X has {points.shape[1]} columns, but the model has latent_dim={model.network.latent_dim} latent units. "
-                f"Pass latent points such as transform(X) returns, or sample(n) for new rows."
-            )
-        return model.decode(torch.from_numpy(np.array(points)))
+        return model.decode(torch.from_numpy(check_latent_points(X, model.network.latent_dim)))
 
     def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their latent means.
@@ -448,11 +440,8 @@ class VAEEstimator(
         """
         model = self._model()
         n = check_positive_integer("n_samples", n_samples)
-        name = "auto" if latent_density is None else latent_density
-        check_density_name(name)
-
+        density = model.density("auto" if latent_density is None else latent_density)
         generator = make_generator(random_state)
-        density = model.density(name)
         if not given:
             return model.sample(n, generator, density, noise=noise)
 

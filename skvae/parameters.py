@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 
 from skvae._sklearn import HasMethods, Interval, StrOptions
 from skvae.model.latent import LATENT_DENSITIES
@@ -101,6 +101,23 @@ def check_density_name(name: str) -> None:
     if name not in ("auto", *LATENT_DENSITIES):
         expected = ", ".join(map(repr, ("auto", *LATENT_DENSITIES)))
         raise ValueError(f"latent_density must be one of {expected}, got {name!r}.")
+
+
+def check_latent_points(X: Any, latent_dim: int) -> np.ndarray:
+    """Latent points as an array of the caller's own, float32 or float64, of shape (n_samples, latent_dim).
+
+    Raises
+    ------
+    ValueError
+        If they are not points of as many units.
+    """
+    points = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    if points.shape[1] != latent_dim:
+        raise ValueError(
+            f"X has {points.shape[1]} columns, but the model has latent_dim={latent_dim} latent units. "
+            f"Pass latent points such as transform(X) returns, or sample(n) for new rows."
+        )
+    return np.array(points)
 
 
 def resolve_decoder(
