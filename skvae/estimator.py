@@ -1,92 +1,96 @@
-"""The scikit-learn face: parameters, validation, fitted state."""
+"""The scikit-learn face: parameters, validation, public methods."""
 
-import warnings
-from numbers import Integral, Real
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import (
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skvae._sklearn import fit_context
+from skvae.fitted import FittedModel
+from skvae.fitting import fit_model
+from skvae.interpolation import InterpolationMixin
+from skvae.model.latent import LatentDensity
+from skvae.model.network import NetworkFactory
+from skvae.parameters import CONSTRAINTS, check_latent_points, check_positive_integer, make_generator
+from skvae.scoring import ScoringMixin
+from skvae.table import as_table
+from skvae.table.given import read_row
+
+
+class VAEEstimator(
+    InterpolationMixin,
+    ScoringMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    _fit_context,
-)
-from sklearn.callback import with_callbacks
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
-
-from skvae.base import BaseVAE
-from skvae.inference import fill, log_likelihood, sample_given, standard_normal_draws
-from skvae.interpolation import INTERPOLATIONS, fractions, line_along
-from skvae.model.latent import LATENT_DENSITIES
-from skvae.model.layers import ACTIVATIONS
-from skvae.table import KINDS
-
-
-class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
+    CallbackSupportMixin,
+    BaseEstimator,
+):
     """Variational autoencoder for tables.
 
-    A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are
-    drawn from p(x | z), which a neural network, the decoder, reads from z. A second network, the encoder, tells from x
-    what z was likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence
-    lower bound of the log-likelihood.
-
-    It is a transformer (`transform` gives z_mean), a generator (`sample` draws new rows) and a density (`score_samples`).
-    Columns are standardised inside, so a scaler in front of it changes nothing.
+    A latent variable model of rows [1]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are drawn
+    from p(x | z), which a neural network, the decoder, computes from z. A second network, the encoder, computes from x where
+    its z is likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence lower
+    bound of the log-likelihood.
+    It is a transformer (`transform`), a generator (`sample`) and a density (`score_samples`). Columns are standardised inside.
 
     Parameters
     ----------
     latent_dim : int, default=8
         Number of latent units.
     hidden_layer_sizes : array-like of int, default=(128, 128)
-        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear: with
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear; with
         ``likelihood="normal"`` the model is then factor analysis.
     activation : {"identity", "logistic", "tanh", "relu", "elu", "silu", "gelu", "softplus"}, default="silu"
         Activation of the hidden layers.
-    likelihood : {"auto", "normal", "quantile_normal", "bernoulli", "poisson", "negative_binomial"} or dict, default="auto"
-        What a cell of a column that is not categorical is, given z. ``"normal"``: a number with Gaussian noise of a deviation
-        learnt per column. ``"quantile_normal"``: a number made standard normal by its own empirical distribution [6]_, values
-        that many rows share being levels of their own. ``"bernoulli"``: one of two values, or a fraction between them.
-        ``"poisson"``, ``"negative_binomial"``: a count. ``"auto"`` takes ``"bernoulli"`` for booleans and for columns of
-        exactly two distinct values; other numbers are ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict
-        such as ``{"poisson": ["visits"], "normal": [0, 3]}`` names columns, by name or index; the rest is ``"auto"``.
+    likelihood : str or dict, default="auto"
+        Distribution of a cell, given z, in the columns that are not categorical. ``"normal"``: a number with Gaussian noise,
+        whose deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical
+        distribution of its column [4]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a
+        fraction between them. ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [7]_: a count.
+        ``"auto"``: ``"bernoulli"`` for booleans and columns of exactly two distinct values; for other numbers
+        ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict such as
+        ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name or index; the others are ``"auto"``.
     categorical_features : "from_dtype", array-like of {bool, int, str} or None, default="from_dtype"
-        Which columns are categories beside those of a categorical or text dtype: a mask, indices or names. Each level is
-        modelled by a logit of its own.
+        Columns that are categories beside those of a categorical or text dtype: a mask, indices or names. Each level has a
+        logit of its own.
     exposure : str, int or None, default=None
-        The column, by name or index, that all counts are in proportion to: the time observed, policy years, the row's total.
-        The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [8]_. Cells must be
-        positive, and there wherever a row holds a count. The column is itself modelled, as ``"quantile_normal"`` unless
-        `likelihood` names it under ``"normal"``, and drawn before the counts. None makes every row's exposure the same.
+        The column, by name or index, that all counts are in proportion to, such as the time observed. The mean of a count is
+        then ``exposure * exp(log rate)``, and the decoder models the log rate [6]_. Its cells must be positive, and may be
+        missing only in rows without a count. It is itself modelled, as ``"quantile_normal"`` unless `likelihood` states
+        ``"normal"`` for it. None gives all rows the same exposure.
     handle_unknown : {"error", "ignore"}, default="error"
-        What to do with a level, or a third value of a two-valued column, not seen at fit: refuse it, or treat it as missing,
-        as `HistGradientBoostingClassifier` does. A level that only the dtype of the training column named, and no cell held,
-        counts as not seen.
+        What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
+        as missing, as `HistGradientBoostingClassifier` does.
     latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
-        p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
-        ``"prior"`` is N(0, I), which training pulls the posteriors towards but never quite to.
-        ``"aggregated_posterior"`` is the mean of the training rows' posteriors q(z | x_i) (of 20,000 rows, evenly chosen, if
-        there are more), ``"gaussian"`` the normal of its mean and covariance, ``"mixture"`` a mixture of up to 40 normals
-        fitted to it, as many as suit rows left out. ``"auto"`` is ``"mixture"``, but ``"prior"`` for linear networks, where it
-        is exact.
+        p(z) of the fitted model: `sample` draws z from it, `score_samples` and `impute` weight z by it. ``"prior"`` is
+        N(0, I); training pulls the posteriors towards it, but not all the way. ``"aggregated_posterior"`` is the mean of the
+        training rows' posteriors q(z | x_i) (of at most 20,000 rows, evenly spaced), ``"gaussian"`` the normal with its mean
+        and covariance, ``"mixture"`` a mixture of up to 40 normals fitted to it, as many as suit rows left out. ``"auto"`` is
+        ``"mixture"``, but ``"prior"`` for linear networks, where it is exact.
     beta : float, default=1.0
-        Weight of the KL term [3]_. 1 is the evidence lower bound.
+        Weight of the KL term [2]_. 1 is the evidence lower bound.
     alpha : float, default=0.0
-        L2 penalty on the weights of both networks: half of `alpha` times their sum of squares is added to the loss
-        summed over the rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
+        L2 penalty: half of `alpha` times the sum of squares of both networks' weights is added to the loss summed over the
+        rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
     batch_size : int, default=128
-        Rows per gradient step, at most; an epoch is cut into batches of equal size.
+        Largest number of rows per gradient step; an epoch is cut into batches of equal size.
     learning_rate_init : float, default=5e-3
-        Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
+        Initial step size of Adam; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
-        Number of epochs (passes over the training rows), at most. None takes as many as hold 6000 gradient steps, so that
-        neither a small table is left untrained nor a large one takes for ever; at least one.
+        Largest number of epochs (passes over the training rows). None takes as many as hold 6000 gradient steps.
     tol : float, default=1e-3
         Smallest gain in validation score, in nats per row, that counts as progress.
     early_stopping : bool, default=True
-        Whether to set `validation_fraction` of the rows aside and to return the parameters with the best score on them,
-        rather than the last. When that score no longer rises, training goes back to the best parameters, lets the learning
-        rate fall to 0 over a quarter of the steps so far, and stops. Tables of fewer than 10 rows are trained whole.
+        Whether to set `validation_fraction` of the rows aside and to keep the parameters with the best score on them. When
+        that score no longer rises, training goes back to these, lets the learning rate fall to 0 over a quarter of the steps
+        so far, and stops. Tables of fewer than 10 rows are trained whole.
     validation_fraction : float, default=0.1
         Share of the rows set aside when `early_stopping` is on.
     n_iter_no_change : int, default=20
@@ -94,24 +98,24 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         epoch, or one per 50 gradient steps where epochs are shorter.
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the previous fit. Columns, their scales and the architecture stay as
-        they were.
+        they were, and so does the latent density, unless `latent_density` names another one.
     encoder : callable, torch.nn.Module or None, default=None
         A factory ``encoder(n_inputs, n_outputs) -> torch.nn.Module`` that maps (n, n_inputs) encoded rows to (n,
         2 * latent_dim): z_mean and log z_std^2, side by side. A module is copied. None is a multi-layer perceptron.
     decoder : {"auto", "factorized", "autoregressive"}, callable or torch.nn.Module, default="auto"
-        ``"factorized"`` is a multi-layer perceptron from z: given z, cells are independent, the textbook model.
-        ``"autoregressive"`` reads a cell from z and the cells before it, through masked weights [7]_; numbers have mixtures of
-        eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for tables of at
-        least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` names one kind for all columns.
-        A factory (or module) makes a factorized decoder, from (n, latent_dim) to the likelihood's parameters: the mean of a
-        ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean exposure).
+        ``"factorized"`` is a multi-layer perceptron that reads z: given z, cells are independent, the textbook model.
+        ``"autoregressive"`` reads z and, for each cell, the cells before it, through masked weights [5]_; its numbers are
+        mixtures of eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
+        tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
+        columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
+        means of ``"normal"``, logits of ``"bernoulli"`` and of levels, log means of counts (at the mean exposure).
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
         Whether to print the loss, some twenty times over the budget.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
-        the last bit. torch's and Python's global generators are neither read nor changed.
+        Seed of the initial weights, the split, the order of the rows and the noise: an int makes repeated fits equal to the
+        last bit. The global generators of torch and Python are neither read nor changed.
 
     Attributes
     ----------
@@ -122,21 +126,26 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float
-        Negative evidence lower bound (with the KL term weighted by `beta`) after each epoch, averaged over its batches,
-        in nats per row and in the units of X.
+        Negative evidence lower bound (with the KL term weighted by `beta`) of each epoch, averaged over its batches, in nats
+        per row and in the units of X.
     validation_scores_ : list of float or None
         Evidence lower bound (likewise) of the validation rows at each look; None without early stopping.
     best_validation_score_ : float or None
-        The largest of them, which the parameters kept belong to.
+        The largest of them, that of the parameters kept.
     kl_per_unit_ : ndarray of shape (latent_dim,)
-        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (of at most 20,000, evenly
-        spaced).
+        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over (at most 20,000, evenly spaced) training rows.
     active_units_ : int
-        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
-    latent_density_ : object
-        The latent density p(z): ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats. `fit`
-        keeps the posteriors; a mixture is fitted to them when it is first asked for, by `sample` or `score`, so that a
-        transformer does not wait for it.
+        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [3]_.
+    likelihood_ : dict of str or int to str
+        Kind of each column, by name (or index, for arrays): those of `likelihood`, ``"categorical"``, or ``"constant"``.
+    decoder_ : {"factorized", "autoregressive"}
+        The decoder that was fitted. One of your own is ``"factorized"``.
+    latent_density_name_ : {"prior", "aggregated_posterior", "gaussian", "mixture"}
+        The latent density that `latent_density` stood for at fit.
+    latent_density_ : LatentDensity
+        It: ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats, and ``name`` is
+        ``"gaussian"`` also for a mixture of fewer than 100 rows. It is fitted when it is first needed, to posteriors that
+        `fit` keeps, so that a transformer does not wait for it.
     module_ : torch.nn.Module
         The trained network. It reads and writes *encoded* rows.
 
@@ -144,19 +153,16 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     --------
     sklearn.decomposition.FactorAnalysis : The linear special case.
     sklearn.mixture.GaussianMixture : A density with clusters.
-    sklearn.decomposition.PCA : Linear latent means, without a density of noise per column.
 
     References
     ----------
     .. [1] Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014.
-    .. [2] Rezende, Mohamed & Wierstra, "Stochastic backpropagation and approximate inference in deep generative models",
-       ICML 2014.
-    .. [3] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
-    .. [4] Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
-    .. [5] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
-    .. [6] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
-    .. [7] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
-    .. [8] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [2] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
+    .. [3] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+    .. [4] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
+    .. [5] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
+    .. [6] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [7] Lambert, "Zero-inflated Poisson regression", Technometrics 34, 1992.
 
     Examples
     --------
@@ -171,59 +177,35 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
     ((3, 13), True)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012 (scikit-learn's convention)
-        "latent_dim": [Interval(Integral, 1, None, closed="left")],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "likelihood": [StrOptions({"auto", *KINDS} - {"categorical"}), dict],
-        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
-        "exposure": [str, Integral, None],
-        "handle_unknown": [StrOptions({"error", "ignore"})],
-        "latent_density": [StrOptions({"auto", *LATENT_DENSITIES})],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "warm_start": ["boolean"],
-        "encoder": [callable, HasMethods("forward"), None],
-        "decoder": [StrOptions({"auto", "factorized", "autoregressive"}), callable, HasMethods("forward")],
-        "device": [str],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-    }
+    _parameter_constraints: dict = CONSTRAINTS
 
     def __init__(
         self,
-        latent_dim=8,
+        latent_dim: int = 8,
         *,
-        hidden_layer_sizes=(128, 128),
-        activation="silu",
-        likelihood="auto",
-        categorical_features="from_dtype",
-        exposure=None,
-        handle_unknown="error",
-        latent_density="auto",
-        beta=1.0,
-        alpha=0.0,
-        batch_size=128,
-        learning_rate_init=5e-3,
-        max_iter=None,
-        tol=1e-3,
-        early_stopping=True,
-        validation_fraction=0.1,
-        n_iter_no_change=20,
-        warm_start=False,
-        encoder=None,
-        decoder="auto",
-        device="cpu",
-        verbose=False,
-        random_state=None,
-    ):
+        hidden_layer_sizes: Sequence[int] | int = (128, 128),
+        activation: str = "silu",
+        likelihood: str | dict[str, Any] = "auto",
+        categorical_features: Any = "from_dtype",
+        exposure: str | int | None = None,
+        handle_unknown: str = "error",
+        latent_density: str = "auto",
+        beta: float = 1.0,
+        alpha: float = 0.0,
+        batch_size: int = 128,
+        learning_rate_init: float = 5e-3,
+        max_iter: int | None = None,
+        tol: float = 1e-3,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        warm_start: bool = False,
+        encoder: NetworkFactory | torch.nn.Module | None = None,
+        decoder: str | NetworkFactory | torch.nn.Module = "auto",
+        device: str = "cpu",
+        verbose: bool | int = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.latent_dim = latent_dim
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -250,10 +232,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
 
     # ---------------------------------------------------------------------------------------------------------- fitting
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @with_callbacks
-    def fit(self, X, y=None, sample_weight=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Fit the model to the rows of X.
+
+        Nothing is set before the fit has succeeded: whatever fails or interrupts it, a former model answers as before.
 
         Parameters
         ----------
@@ -272,18 +255,20 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         Raises
         ------
         ValueError
-            If X holds what the model cannot read, or the loss becomes infinite.
+            If X holds what the model cannot read.
+        DivergenceError
+            If the loss does not stay finite: a ValueError that names the likely column.
         """
-        go_on = self.warm_start and hasattr(self, "module_")
-        return self._fit(X, y, sample_weight, reset=not go_on, n_epochs=self.max_iter, schedule=True)
+        learnt = self._learn(X, y, sample_weight, go_on=self.warm_start, n_epochs=self.max_iter, schedule=True)
+        return self._set(learnt)
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @with_callbacks
-    def partial_fit(self, X, y=None, sample_weight=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Go once through the rows of X, from the present parameters.
 
         The first call settles the columns: their kinds, locations and scales. The learning rate stays at
-        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls.
+        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls. It raises what `fit`
+        raises, and the model then answers as before.
 
         Parameters
         ----------
@@ -299,11 +284,54 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         self : VAEEstimator
             The estimator.
         """
-        return self._fit(X, y, sample_weight, reset=not hasattr(self, "module_"), n_epochs=1, schedule=False)
+        return self._set(self._learn(X, y, sample_weight, go_on=True, n_epochs=1, schedule=False))
 
-    # -------------------------------------------------------------------------------------------------- rows <-> latents
+    @with_callbacks
+    def _learn(
+        self, X: Any, y: Any, sample_weight: Any, *, go_on: bool, n_epochs: int | None, schedule: bool
+    ) -> dict[str, Any]:
+        """`fit_model`, after which callbacks are torn down: they may still fail before anything is set."""
+        former = None
+        if go_on and self.__sklearn_is_fitted__():
+            former = self._fitted
 
-    def transform(self, X):
+        return fit_model(self, X, y, sample_weight, former=former, n_epochs=n_epochs, schedule=schedule)
+
+    def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
+        """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
+        # without what the former fit has set, such as names that X no longer has
+        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        self.__dict__ = kept | learnt
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_fitted" in vars(self)
+
+    def _model(self) -> FittedModel:
+        """What the fit learnt; an error before it."""
+        check_is_fitted(self)
+        return self._fitted
+
+    def _read(self, X: Any) -> np.ndarray:
+        """Values of rows with the columns of the training table, shape (n_samples, n_features), NaN where missing."""
+        model = self._model()
+        X = as_table(X)
+        validate_data(self, X, skip_check_array=True, reset=False)
+        return model.table.read(X, self.handle_unknown)
+
+    @property
+    def module_(self) -> torch.nn.Module:
+        """torch.nn.Module : the trained network."""
+        return self._fitted.network
+
+    @property
+    def latent_density_(self) -> LatentDensity:
+        """LatentDensity : p(z), fitted when it is first asked for."""
+        return self._model().density("auto")
+
+    # ------------------------------------------------------------------------------------------------ rows <-> latents
+
+    def transform(self, X: Any) -> np.ndarray:
         """Latent means of rows.
 
         Parameters
@@ -316,9 +344,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         z_mean : ndarray of shape (n_samples, latent_dim)
             Mean of q(z | x) of each row, in the float dtype of X (float64 if X is not of floats).
         """
-        return self._posterior(X)[0]
+        return self.posterior(X)[0]
 
-    def posterior(self, X):
+    def posterior(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of q(z | x).
 
         Parameters
@@ -333,33 +361,27 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         z_std : ndarray of shape (n_samples, latent_dim)
             Its standard deviation (not the variance, nor the logarithm of either).
         """
-        return self._posterior(X)
+        return self._model().posterior(self._read(X))
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, X: Any) -> Any:
         """Decode latent points: the mean of p(x | z).
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, latent_dim)
+        X : array-like of shape (n_samples, latent_dim)
             Latent points.
 
         Returns
         -------
-        X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
+        X_original : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             Decoded rows in the units and the container of the training table. Columns of integers are rounded, those of
             booleans and categories hold the most probable level. An autoregressive decoder decodes cell after cell, each
             from z and the decoded cells before it.
         """
-        check_is_fitted(self)
-        Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
-        if Z.shape[1] != self.module_.latent_dim:
-            raise ValueError(
-                f"Z has {Z.shape[1]} columns, but the model has latent_dim={self.module_.latent_dim} latent units. Pass "
-                f"latent points such as transform(X) returns, or sample(n) for new rows."
-            )
-        return self._decode(torch.from_numpy(np.array(Z)), generator=None)
+        model = self._model()
+        return model.decode(torch.from_numpy(check_latent_points(X, model.network.latent_dim)))
 
-    def reconstruct(self, X):
+    def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their latent means.
 
         Parameters
@@ -372,78 +394,29 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         X_hat : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             ``inverse_transform(transform(X))``, in the container of the training table.
         """
-        return self._decode(torch.from_numpy(self._posterior(X)[0]), generator=None)
+        z_mean, _ = self.posterior(X)
+        return self._model().decode(torch.from_numpy(z_mean))
 
-    def interpolate(self, x_a, x_b, n_steps=10, *, method="spherical"):
-        """Decoded points on the way from one row's latent mean to another's.
+    def _latent_mean(self, row: Any, name: str) -> np.ndarray:
+        """z_mean of one row, shape (latent_dim,); errors call it `name`."""
+        # a table of one row is read as tables are
+        values = read_row(self._model().table, row, name)
+        if values is None:
+            values = self._read(row)
+        z_mean, _ = self._model().posterior(values)
+        return z_mean[0]
 
-        Parameters
-        ----------
-        x_a : array-like, DataFrame, Series or dict
-            One row: a table of one row, its cells in order, or a dict (or pandas Series) by column. Columns that a dict does
-            not name are missing cells.
-        x_b : array-like, DataFrame, Series or dict
-            Likewise.
-        n_steps : int, default=10
-            Number of points, both ends included; at least 2.
-        method : {"spherical", "linear"}, default="spherical"
-            The way: on an arc around 0 (White, "Sampling generative networks", arXiv:1609.04468, 2016), which stays where
-            the prior has its mass, or on a straight line. They are the same where both ends and 0 lie on one line, as with
-            one latent unit.
+    # ---------------------------------------------------------------------------------------- generation, missing cells
 
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
-            Rows in the units and the container of the training table, decoded as by `inverse_transform`; the first and the
-            last are what `reconstruct` makes of `x_a` and `x_b`.
-        """
-        if method not in INTERPOLATIONS:
-            raise ValueError(f"method must be one of {', '.join(map(repr, INTERPOLATIONS))}, got {method!r}.")
-        t = fractions(n_steps)
-        z_a, z_b = self._latent_mean(x_a, "x_a"), self._latent_mean(x_b, "x_b")
-        return self.inverse_transform(INTERPOLATIONS[method](z_a, z_b, t))
-
-    def traverse(self, unit, *, X=None, n_steps=10, extent=3.0):
-        """Decoded points on a line along one latent unit: what the unit means.
-
-        Parameters
-        ----------
-        unit : int
-            Which one, from 0. `kl_per_unit_` says which of them tell anything of a row.
-        X : array-like, DataFrame, Series or dict, default=None
-            One row (as for `interpolate`), at whose latent mean the other units stay. None leaves them at 0, the prior's mean.
-        n_steps : int, default=10
-            Number of points, both ends included; at least 2.
-        extent : float or (float, float), default=3.0
-            Where the line ends, in standard deviations of the prior: a number is the distance from 0 on either side.
-
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_steps, n_features)
-            Rows in the units and the container of the training table, decoded as by `inverse_transform`.
-        """
-        check_is_fitted(self)
-        n_units = self.module_.latent_dim
-        if not isinstance(unit, Integral) or isinstance(unit, bool) or not 0 <= unit < n_units:
-            raise ValueError(f"unit must be an integer from 0 to {n_units - 1}, one of the latent units, got {unit!r}.")
-        ends = np.asarray((-extent, extent) if isinstance(extent, Real) else extent)
-        if ends.shape != (2,) or ends.dtype.kind not in "fiu" or not np.isfinite(ends).all() or ends[0] == ends[1]:
-            raise ValueError(
-                f"extent must be a number other than 0 or two different numbers (low, high), finite and in standard "
-                f"deviations of the prior, got {extent!r}."
-            )
-        centre = np.zeros(n_units) if X is None else self._latent_mean(X, "X")
-        return self.inverse_transform(line_along(centre, unit, *ends, n_steps))
-
-    # ------------------------------------------------------------------------------------------------------- generation
-
-    @property
-    def latent_density_(self):
-        """What `latent_density` names, fitted: an object with ``sample`` and ``log_prob``."""
-        check_is_fitted(self)
-        return self._density(self.latent_density)
-
-    def sample(self, n_samples=1, *, given=None, latent_density=None, noise=True, random_state=None):
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        given: dict | None = None,
+        latent_density: str | None = None,
+        noise: bool = True,
+        random_state: Any = None,
+    ) -> Any:
         """Draw new rows: z from the latent density, then x from p(x | z).
 
         Parameters
@@ -454,7 +427,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
             Cells that every row shall have, by name (or index, for arrays): z and the other cells are then drawn given them,
             by importance resampling. A warning tells when too few of the proposals fit.
         latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default=None
-            What z is drawn from. None takes the parameter of that name.
+            What z is drawn from. None and ``"auto"`` take the latent density that was chosen at fit.
         noise : bool, default=True
             Whether x is drawn from p(x | z). False decodes z only, to the mean: such rows vary less than real ones.
         random_state : int, RandomState instance or None, default=None
@@ -465,134 +438,52 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseVAE):
         X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             New rows in the units and the container of the training table.
         """
-        check_is_fitted(self)
-        _check_positive_integer("n_samples", n_samples)
-        name = self.latent_density if latent_density is None else latent_density
-        if name not in ("auto", *LATENT_DENSITIES):
-            known = ", ".join(map(repr, ("auto", *LATENT_DENSITIES)))
-            raise ValueError(f"latent_density must be one of {known}, got {name!r}.")
-        generator, density = _generator(random_state), self._density(name)
-        if given:
-            return self._sample_given(int(n_samples), given, generator, density, noise)
-        return self._decode(density.sample(int(n_samples), generator), generator if noise else None)
+        model = self._model()
+        n = check_positive_integer("n_samples", n_samples)
+        density = model.density("auto" if latent_density is None else latent_density)
+        generator = make_generator(random_state)
+        if not given:
+            return model.sample(n, generator, density, noise=noise)
 
-    def _sample_given(self, n_samples, given, generator, density, noise):
-        """`sample` around given cells."""
-        row = self._reader.read_cells(given)
-        self._table.check_given(row)
-        values, share = sample_given(self.module_, self._table, row, n_samples, generator, density, noise=noise)
-        if share < 0.25:
-            warnings.warn(
-                f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so "
-                f"that many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more "
-                f"rows like these.",
-                stacklevel=3,
-            )
-        return self._reader.write(values)
+        return model.sample_given(given, n, generator, density, noise=noise)
 
-    def impute(self, X, *, n_draws=None, random_state=None):
-        """Fill missing cells given the known cells of their row.
+    def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
+        """Fill missing cells given the observed cells of their row.
 
-        z is drawn from q(z | known cells) and from p(z), the missing cells given z, and the draws are weighted by their
-        importance (Mattei & Frellsen, 2019, equations 11 and 12).
+        The draws of z and of the missing cells are weighted by importance (Mattei & Frellsen, 2019, equations 11 and 12).
 
         Parameters
         ----------
         X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
             Rows, with the columns of the training table; NaN (or null) where a cell is missing.
         n_draws : int, default=None
-            None fills a number by its conditional mean and a category by its most probable level. An integer asks for so
-            many completed copies, drawn from the conditional distribution (multiple imputation).
+            None fills a number by its conditional mean and a category by its most probable level. An integer asks for
+            that many completed copies, drawn from the conditional distribution (multiple imputation).
         random_state : int, RandomState instance or None, default=None
             Seed of the draws. None is a fixed one without `n_draws`, and gives fresh copies with it.
 
         Returns
         -------
         X_filled : ndarray, pandas or polars DataFrame of shape (n_samples, n_features), or list of n_draws of them
-            Known cells as they were.
+            Observed cells as they were.
         """
-        check_is_fitted(self)
+        model = self._model()
         if n_draws is not None:
-            _check_positive_integer("n_draws", n_draws, or_else="None or ")
-        values = self._read(X, reset=False).astype(np.float64)
-        self._table.check_exposure(values, to_score=False)
-        generator = _generator(0 if random_state is None and n_draws is None else random_state)
-        copies = fill(self.module_, self._table, values, n_draws, generator, self.latent_density_)
-        filled = [self._reader.write(copy, like=X) for copy in copies]
-        return filled[0] if n_draws is None else filled
+            n_draws = check_positive_integer("n_draws", n_draws, or_else="None or ")
+        # means are the same at each call, draws are fresh ones
+        if n_draws is None and random_state is None:
+            random_state = 0
 
-    # ---------------------------------------------------------------------------------------------------------- density
+        copies = model.impute(self._read(X), n_draws, make_generator(random_state))
+        filled = [model.table.write(values, like=X) for values in copies]
+        if n_draws is None:
+            return filled[0]
+        return filled
 
-    def score_samples(self, X, *, n_draws=32, random_state=None):
-        """Log-likelihood of rows.
-
-        The importance-weighted bound (Burda et al., 2016) on log p(x), with `n_draws` quasi-random draws of z from q(z | x).
-        The same draws serve every row, so that a row's number does not depend on the rows around it.
-
-        Parameters
-        ----------
-        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
-            Rows, with the columns of the training table.
-        n_draws : int, default=32
-            Draws per row. The bound rises with it towards log p(x), in expectation.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws. None is a fixed one, so that the same call gives the same numbers.
-
-        Returns
-        -------
-        log_likelihood : ndarray of shape (n_samples,)
-            In nats and in the units of X: log densities of numbers plus log masses of levels, flags and counts. A value of a
-            ``"quantile_normal"`` column that many training rows share has a mass, too. Missing cells are integrated out;
-            constant columns do not count.
-        """
-        check_is_fitted(self)
-        _check_positive_integer("n_draws", n_draws)
-        seed = 0 if random_state is None else check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        draws, density = standard_normal_draws(int(n_draws), self.module_.latent_dim, seed), self.latent_density_
-        parts = []
-        for x, known, log_jacobian in self._encode(X, to_score=True):
-            scores = log_likelihood(self._module_for(x), x, known, draws, density).cpu().numpy()
-            parts.append(scores + log_jacobian.astype(scores.dtype))
-        return np.concatenate(parts)
-
-    def score(self, X, y=None, sample_weight=None):
-        """Mean log-likelihood of rows, in nats per row: see `score_samples`.
-
-        Comparable, on the same X, with ``GaussianMixture.score``, ``FactorAnalysis.score`` and the mean of
-        ``KernelDensity.score_samples`` where every column has a density: with ``likelihood="normal"``, or where no value of
-        a column is shared by many rows.
-
-        Parameters
-        ----------
-        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
-            Rows, with the columns of the training table.
-        y : Ignored
-            Not used, present by convention.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
-        Returns
-        -------
-        score : float
-            Mean log-likelihood.
-        """
-        scores = self.score_samples(X)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, scores, dtype=np.float64)
-        return float(np.average(scores, weights=weight))
-
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _check_positive_integer(name, value, or_else=""):
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be {or_else}an integer of at least 1, got {value!r}.")
-
-
-def _generator(random_state):
-    """A torch generator whose seed is drawn from scikit-learn's notion of a random state."""
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    return torch.Generator().manual_seed(int(seed))

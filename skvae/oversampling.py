@@ -1,53 +1,62 @@
-"""Samplers for imbalanced-learn: new rows between rows that a VAE finds alike.
+"""Samplers for imbalanced-learn: new rows between rows that a VAE finds alike, or drawn from it.
 
-Imported by name only, as it needs imbalanced-learn. The VAE is fitted to the joint table: X, and the target as one more
+Imported by name only, as it needs imbalanced-learn. The VAE is fitted to the joint table: X, and the target as its last
 column.
 """
 
-from numbers import Integral, Real
+from __future__ import annotations
 
-import narwhals.stable.v2 as nw
+from collections.abc import Callable, Hashable
+from numbers import Integral, Real
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from imblearn.base import BaseSampler
 from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_sampling_strategy, check_target_type
 from sklearn.base import clone
-from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils import Tags, assert_all_finite, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from skvae._sklearn import Interval, StrOptions
 from skvae.estimator import VAEEstimator
+from skvae.neighbours import RowsBetween
 from skvae.table import as_table
-from skvae.table.containers import as_frame
-from skvae.table.joint import dense, join, numbers_like, plain, split, stack, take
-
-DISCRETE = ("categorical", "bernoulli")
-"""Kinds of column whose cells are taken from one row or another, never averaged."""
-
-COUNTS = ("poisson", "negative_binomial")
+from skvae.table.rows import (
+    Rows,
+    Table,
+    join,
+    split,
+    stack,
+    take,
+    target_as_array,
+    target_like,
+    where,
+    without_sparse_columns,
+)
 
 
 class VAEOverSampler(BaseOverSampler):
     """Over-sampling of classes in the latent space of a variational autoencoder.
 
-    One VAE is fitted to all rows, their class being one more column. It says which rows of a class are alike: a class of
-    twenty rows borrows from all others what the table's columns have to do with each other. New rows lie between rows that
-    are neighbours there.
+    One VAE is fitted to all rows, with their class as one more column. It tells which rows of a class are alike: a class of
+    twenty rows borrows the relations between the columns from the rows of all classes. New rows lie between rows that are
+    neighbours in its latent space.
 
     Parameters
     ----------
     sampling_strategy : float, str, dict or callable, default="auto"
-        How many rows each class shall have: as in every over-sampler of imbalanced-learn. ``"auto"`` makes all classes as
-        frequent as the most frequent one.
+        Number of rows that each class is to have, as in every over-sampler of imbalanced-learn. ``"auto"`` makes all classes
+        as frequent as the most frequent one.
     vae : VAEEstimator, default=None
-        Prototype of the model; it is cloned, and gets a seed drawn from `random_state`. None is
+        Prototype of the model, which is cloned and gets a seed drawn from `random_state`. None stands for
         ``VAEEstimator(hidden_layer_sizes=(64,), likelihood="normal", decoder="factorized")``.
     n_neighbors : int, default=5
-        A row's partner is one of so many nearest rows of its class, by the distance of their latent means.
+        Number of nearest rows of its class, by the distance of their latent means, among which a row's partner is drawn.
     random_state : int, RandomState instance or None, default=None
-        Seed of the fit and of the draws; each class has draws of its own.
+        Seed of the fit and of the draws, which differ from class to class.
 
     Attributes
     ----------
@@ -77,10 +86,10 @@ class VAEOverSampler(BaseOverSampler):
     single row is repeated.
 
     A new row has missing cells where row i has: an imputer further down a pipeline then treats old and new rows alike, and
-    holes do not tell which rows are new.
+    missing cells do not tell which rows are new.
 
-    The rows that the decoder draws at new z were tried first. With tens of rows of a class they spread too far, and they are
-    the worse training rows; the figures are on the page on choices.
+    Rows that the decoder draws at new z were tried first. With tens of rows of a class they spread too far, and they make
+    worse training rows; the figures are on the page on choices.
 
     References
     ----------
@@ -104,13 +113,20 @@ class VAEOverSampler(BaseOverSampler):
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, *, sampling_strategy="auto", vae=None, n_neighbors=5, random_state=None):
+    def __init__(
+        self,
+        *,
+        sampling_strategy: float | str | dict[Any, int] | Callable[[np.ndarray], dict[Any, int]] = "auto",
+        vae: VAEEstimator | None = None,
+        n_neighbors: int = 5,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         super().__init__(sampling_strategy=sampling_strategy)
         self.vae = vae
         self.n_neighbors = n_neighbors
         self.random_state = random_state
 
-    def fit_resample(self, X, y):
+    def fit_resample(self, X: Rows, y: Rows) -> tuple[Rows, Rows]:
         """Add rows to the classes that lack them.
 
         Parameters
@@ -131,44 +147,64 @@ class VAEOverSampler(BaseOverSampler):
         check_classification_targets(y)
         table, labels, _ = self._check_X_y(X, y)
         self.sampling_strategy_ = check_sampling_strategy(self.sampling_strategy, labels, self._sampling_type)
-        values, first = self._fit_resample(table, labels)
-        return stack(X, _write(self.vae_, values, table, first)), stack(y, take(y, first))
 
-    def _fit_resample(self, X, y):
-        """Values of the new rows, shape (n_new, n_features + 1), and the row of X that each stems from."""
+        values, first = self._fit_resample(table, labels)
+        new_rows = _write(self.vae_, values, table, first)
+        return stack(X, new_rows), stack(y, take(y, first))
+
+    def _fit_resample(self, X: Table, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values of the new rows, shape (n_new, n_features + 1), and the position of the row of X that each stems from."""
         classes, codes = np.unique(y, return_inverse=True)
         rng = check_random_state(self.random_state)
-        self.vae_, table = fit_joint(self.vae or default_vae(), X, codes, is_class=True, rng=rng)
-        joint = RowsBetween(self.vae_, table)
-        wanted = [(n, np.flatnonzero(classes[codes] == label)) for label, n in self.sampling_strategy_.items()]
-        drawn = [joint.draw(n, rows, self.n_neighbors, rng) for n, rows in wanted]
-        drawn = drawn or [joint.draw(0, np.arange(len(y)), self.n_neighbors, rng)]
-        return tuple(np.concatenate(parts) for parts in zip(*drawn, strict=True))
 
-    def _check_X_y(self, X, y):
-        labels, one_vs_all = check_target_type(plain(y), indicate_one_vs_all=True)
+        prototype = self.vae
+        if prototype is None:
+            prototype = default_vae()
+
+        self.vae_, joint = fit_joint(prototype, X, codes, is_class=True, rng=rng)
+        joint_rows = _rows_between(self.vae_, joint)
+
+        wanted = []
+        for label, n in self.sampling_strategy_.items():
+            wanted.append((n, np.flatnonzero(classes[codes] == label)))
+        # where no class lacks rows, a draw of no row at all makes empty arrays of the right shape
+        if not wanted:
+            wanted.append((0, np.arange(len(y))))
+
+        values = []
+        first = []
+        for n, rows in wanted:
+            values_of_class, first_of_class = joint_rows.draw(n, rows, self.n_neighbors, rng)
+            values.append(values_of_class)
+            first.append(first_of_class)
+
+        return np.concatenate(values), np.concatenate(first)
+
+    def _check_X_y(self, X: Rows, y: Rows) -> tuple[Table, np.ndarray, bool]:
+        labels, one_vs_all = check_target_type(target_as_array(y), indicate_one_vs_all=True)
         return _check_table(self, X, labels), np.asarray(labels), one_vs_all
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         return _table_tags(super().__sklearn_tags__())
 
 
 class VAEAugmenter(BaseSampler):
     """Augmentation by new rows, for classification and for regression.
 
-    One VAE models X and y jointly, y being one more column: a category if it holds classes, a number otherwise. Rows and
-    their y are then drawn from it, as by `VAEEstimator.sample`. Classes keep their shares, on average; `VAEOverSampler`
-    changes them.
+    One VAE models X and y jointly, with y as one more column: a category if it holds classes, a number otherwise. Rows and
+    their y are then drawn from it by `VAEEstimator.sample`. Classes keep their shares, on average; `VAEOverSampler` changes
+    them.
 
     Parameters
     ----------
     n_samples : int or float, default=1.0
-        Number of rows to add: an int is a count, a float a share of the rows there are.
+        Number of rows to add: an int is a count, a float a multiple of the number of rows of X.
     vae : VAEEstimator, default=None
-        Prototype of the model; it is cloned, and gets a seed drawn from `random_state`. None is ``VAEEstimator()``.
+        Prototype of the model, which is cloned and gets a seed drawn from `random_state`. None stands for
+        ``VAEEstimator()``.
     target : {"auto", "class", "number"}, default="auto"
-        What y holds. ``"auto"`` takes floats that are not all whole for numbers, everything else for classes: say ``"number"``
-        for counts and other whole numbers.
+        What y holds. ``"auto"`` takes floats that are not all whole for numbers, everything else for classes; choose
+        ``"number"`` for counts and other whole numbers.
     random_state : int, RandomState instance or None, default=None
         Seed of the fit and of the draws.
 
@@ -209,13 +245,20 @@ class VAEAugmenter(BaseSampler):
         "random_state": ["random_state"],
     }
 
-    def __init__(self, n_samples=1.0, *, vae=None, target="auto", random_state=None):
+    def __init__(
+        self,
+        n_samples: float = 1.0,
+        *,
+        vae: VAEEstimator | None = None,
+        target: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.n_samples = n_samples
         self.vae = vae
         self.target = target
         self.random_state = random_state
 
-    def fit(self, X, y):
+    def fit(self, X: Rows, y: Rows) -> VAEAugmenter:
         """Check the table and its target; `fit_resample` does the work.
 
         Parameters
@@ -233,7 +276,7 @@ class VAEAugmenter(BaseSampler):
         self._check_X_y(X, y)
         return self
 
-    def fit_resample(self, X, y):
+    def fit_resample(self, X: Rows, y: Rows) -> tuple[Rows, Rows]:
         """Add rows.
 
         Parameters
@@ -252,193 +295,157 @@ class VAEAugmenter(BaseSampler):
         """
         self._validate_params()
         table, target = self._check_X_y(X, y)
-        rows, new = self._fit_resample(table, target)
-        new = take(y, new) if self._is_class(target) else numbers_like(y, new)
-        return stack(X, rows), stack(y, new)
+        new_rows, drawn = self._fit_resample(table, target)
 
-    def _fit_resample(self, X, y):
-        """New rows like X, and their y: numbers, or the positions of rows of their class."""
-        is_class, rng = self._is_class(y), check_random_state(self.random_state)
-        n = int(self.n_samples) if isinstance(self.n_samples, Integral) else max(1, round(self.n_samples * len(y)))
-        if is_class:
-            _, member, column = np.unique(y, return_index=True, return_inverse=True)
-        else:
-            column = _as_numbers(y)
-        self.vae_, _ = fit_joint(
-            VAEEstimator() if self.vae is None else self.vae, X, column, is_class=is_class, rng=rng
-        )
-        rows, drawn = split(self.vae_.sample(n, random_state=rng))
-        return rows, member[drawn.astype(int)] if is_class else drawn
+        # labels are taken from y itself, numbers take on its container and dtype
+        if self._is_class(target):
+            return stack(X, new_rows), stack(y, take(y, drawn))
+        return stack(X, new_rows), stack(y, target_like(y, drawn))
 
-    def _is_class(self, y):
-        return self.target == "class" or (self.target == "auto" and not type_of_target(y).startswith("continuous"))
+    def _fit_resample(self, X: Table, y: np.ndarray) -> tuple[Table, np.ndarray]:
+        """New rows like X, and for each its number, or the position of a row of its class."""
+        rng = check_random_state(self.random_state)
 
-    def _check_X_y(self, X, y):
-        target = column_or_1d(plain(y))
+        prototype = self.vae
+        if prototype is None:
+            prototype = VAEEstimator()
+
+        if not self._is_class(y):
+            self.vae_, _ = fit_joint(prototype, X, _as_numbers(y), is_class=False, rng=rng)
+            return split(self.vae_.sample(self._n_new(y), random_state=rng))
+
+        # `member` holds the position of one row of each class
+        _, member, codes = np.unique(y, return_index=True, return_inverse=True)
+        self.vae_, _ = fit_joint(prototype, X, codes, is_class=True, rng=rng)
+        rows, drawn = split(self.vae_.sample(self._n_new(y), random_state=rng))
+        return rows, member[drawn.astype(int)]
+
+    def _n_new(self, y: np.ndarray) -> int:
+        """Number of rows to add."""
+        if isinstance(self.n_samples, Integral):
+            return int(self.n_samples)
+
+        # a share below half a row still adds a row
+        return max(1, round(self.n_samples * len(y)))
+
+    def _is_class(self, y: np.ndarray) -> bool:
+        if self.target == "auto":
+            return not type_of_target(y).startswith("continuous")
+
+        return self.target == "class"
+
+    def _check_X_y(self, X: Rows, y: Rows) -> tuple[Table, np.ndarray]:
+        target = column_or_1d(target_as_array(y))
         assert_all_finite(target, input_name="y")
         return _check_table(self, X, target), target
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         return _table_tags(super().__sklearn_tags__())
 
 
-# ------------------------------------------------------------------------------------------------------------ the model
+# ------------------------------------------------------------------------------------------------------- the joint model
 
 
-def fit_joint(prototype, table, target, *, is_class, rng):
-    """A clone of the prototype fitted to a table and its target, side by side, and that joint table.
+def fit_joint(
+    prototype: VAEEstimator, table: Table, target: np.ndarray, *, is_class: bool, rng: np.random.RandomState
+) -> tuple[VAEEstimator, Table]:
+    """Fit a clone of a prototype to a table joined with its target.
 
     Parameters
     ----------
     prototype : VAEEstimator
+        It is left as it is.
     table : array (as `as_table` returns it), pandas or polars DataFrame of shape (n_samples, n_features)
     target : ndarray of shape (n_samples,)
         Codes of classes, or numbers.
     is_class : bool
+        Whether the target is modelled as a category.
     rng : RandomState
+        Source of the clone's seed.
 
     Returns
     -------
     vae : VAEEstimator
     joint : array or DataFrame of shape (n_samples, n_features + 1)
     """
-    joint, name = join(table, target)
+    joint, column = join(table, target)
+
     vae = clone(prototype).set_params(random_state=int(rng.randint(np.iinfo(np.int32).max)))
     if is_class:
-        vae.set_params(categorical_features=_with_column(vae.categorical_features, name))
+        vae.set_params(categorical_features=_with_column(vae.categorical_features, column))
+
     return vae.fit(joint), joint
 
 
-class RowsBetween:
-    """Rows drawn between rows of a joint table.
+def _with_column(categorical_features: npt.ArrayLike | None, column: Hashable) -> np.ndarray | list[Any]:
+    """`categorical_features` of a table to which a categorical last column was added."""
+    if categorical_features is None or isinstance(categorical_features, str):
+        return [column]
 
-    Parameters
-    ----------
-    vae : VAEEstimator
-        Fitted to it.
-    joint : array or DataFrame of shape (n_samples, n_features + 1)
-    """
-
-    def __init__(self, vae, joint):
-        self.values = vae._read(joint, reset=False).astype(np.float64)
-        self.z_mean = vae.transform(joint)
-        self._discrete = np.isin(vae._table.kinds_, DISCRETE)
-        self._counts = np.isin(vae._table.kinds_, COUNTS)
-
-    def draw(self, n, rows, n_neighbors, rng):
-        """New rows between some of the table's.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rows : ndarray of int
-            Positions, in order, of the rows between which they shall lie.
-        n_neighbors : int
-        rng : RandomState
-
-        Returns
-        -------
-        values : ndarray of shape (n, n_features + 1)
-        first : ndarray of int of shape (n,)
-            Position of the row that each stems from.
-        """
-        first = spread(rows, n, rng)
-        second = partners(self.z_mean, rows, first, n_neighbors, rng)
-        values = between(self.values[first], self.values[second], self._discrete, rng)
-        values[:, self._counts] = np.rint(values[:, self._counts])
-        return values, first
+    chosen = np.atleast_1d(np.asarray(categorical_features))
+    # a mask is longer by one flag, names or indices by one name or index
+    if chosen.dtype == bool:
+        return np.append(chosen, True)
+    return [*chosen.tolist(), column]
 
 
-def default_vae():
-    """The prototype that stands for ``vae=None``."""
+def default_vae() -> VAEEstimator:
+    """The prototype of `VAEOverSampler` for ``vae=None``."""
     return VAEEstimator(hidden_layer_sizes=(64,), likelihood="normal", decoder="factorized")
 
 
-def spread(rows, n, rng):
-    """`n` of the rows, each as often as any other, plus or minus one; ndarray of int of shape (n,)."""
-    return np.concatenate([np.tile(rows, n // len(rows)), rng.choice(rows, n % len(rows), replace=False)])
+# ----------------------------------------------------------------------------------------------------- checks of the input
 
 
-def partners(points, rows, first, n_neighbors, rng):
-    """For each of the rows `first` one of its nearest among `rows`; itself if there is no other."""
-    k = min(n_neighbors, len(rows) - 1)
-    if not k:
-        return first
-    nearest = NearestNeighbors(n_neighbors=k).fit(points[rows]).kneighbors(return_distance=False)
-    place = np.searchsorted(rows, first)  # rows are in order
-    return rows[nearest[place, rng.randint(k, size=len(first))]]
+def _check_table(sampler: BaseSampler, X: Rows, y: np.ndarray) -> Table:
+    """X as the VAE reads it; the sampler learns the number and the names of its columns."""
+    table = as_table(without_sparse_columns(X))
 
-
-def between(a, b, discrete, rng):
-    """Rows somewhere between those of `a` and those of `b`.
-
-    Parameters
-    ----------
-    a, b : ndarray of shape (n, n_columns)
-        NaN where a cell is missing.
-    discrete : ndarray of bool of shape (n_columns,)
-        The columns whose cells are taken from one of the two rather than averaged.
-    rng : RandomState
-
-    Returns
-    -------
-    values : ndarray of shape (n, n_columns)
-        ``(1 - w) a + w b`` with one w uniform on [0, 1] for each row; discrete cells are b's with probability w. What `a`
-        lacks stays missing, what only `b` lacks is a's.
-    """
-    b = np.where(np.isnan(b), a, b)
-    weight = rng.uniform(size=(len(a), 1))
-    chosen = np.where((rng.uniform(size=a.shape) < weight) & ~np.isnan(a), b, a)
-    return np.where(discrete, chosen, a + weight * (b - a))
-
-
-# ------------------------------------------------------------------------------------------------------- checks, writing
-
-
-def _check_table(sampler, X, y):
-    """X as the VAE reads it; the sampler learns the names of its columns."""
-    table = as_table(dense(X))
+    # the cells are checked already; this sets n_features_in_ and feature_names_in_
     validate_data(sampler, table, skip_check_array=True)
     check_consistent_length(table, y)
+
     return table
 
 
-def _table_tags(tags):
-    tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+def _table_tags(tags: Tags) -> Tags:
+    """Tags of a sampler that reads the tables that the VAE reads."""
+    tags.input_tags.allow_nan = True
+    tags.input_tags.string = True
+    tags.input_tags.categorical = True
     tags.input_tags.sparse = False
+
     return tags
 
 
-def _with_column(categorical_features, name):
-    """`categorical_features` of a table to which a categorical last column was added."""
-    if categorical_features is None or isinstance(categorical_features, str):
-        return [name]
-    chosen = np.atleast_1d(np.asarray(categorical_features))
-    return np.append(chosen, True) if chosen.dtype == bool else [*chosen.tolist(), name]
-
-
-def _as_numbers(y):
-    """The target as floats, shape (n_samples,)."""
+def _as_numbers(y: np.ndarray) -> np.ndarray:
+    """The target as floats, ndarray of shape (n_samples,)."""
     try:
         return np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"target='number' cannot read y ({error}). Use target='class' for classes.") from error
 
 
-def _write(vae, values, table, first):
-    """New rows of X from the values of joint rows, with the holes of the rows `first`."""
-    known = ~np.isnan(values[:, :-1])
-    written = vae._reader.write(np.where(np.isnan(values), 0.0, values))
-    if as_frame(table) is None:
-        return np.where(known, written[:, :-1], table[first])
-    new, old = as_frame(written), nw.maybe_reset_index(as_frame(take(table, first)))
-    columns = [
-        new[:, j] if known[:, j].all() else new[:, j].zip_with(_flags(known[:, j], new), old[:, j])
-        for j in range(known.shape[1])
-    ]
-    return new[:, : len(columns)].with_columns(columns).to_native()
+# -------------------------------------------------------------------------------------------- the inside of a fitted VAE
 
 
-def _flags(mask, like):
-    return nw.new_series("known", mask, nw.Boolean, backend=nw.get_native_namespace(like))
+def _rows_between(vae: VAEEstimator, joint: Table) -> RowsBetween:
+    """The rows of a joint table, near each other where their latent means are."""
+    kinds = [column.kind for column in vae._model().table.columns]
+
+    return RowsBetween(
+        values=vae._read(joint).astype(np.float64),
+        points=vae.transform(joint),
+        discrete=np.array([kind.is_discrete for kind in kinds]),
+        counts=np.array([kind.is_count for kind in kinds]),
+    )
+
+
+def _write(vae: VAEEstimator, values: np.ndarray, table: Table, first: np.ndarray) -> Table:
+    """New rows of X from the values of joint rows, each with the missing cells of the row of `table` it stems from."""
+    observed = ~np.isnan(values[:, :-1])
+
+    # a number stands in for each missing cell while the cells become those of the table's dtypes
+    joint = vae._model().table.write(np.where(np.isnan(values), 0.0, values))
+    rows, _ = split(joint)
+    return where(observed, rows, take(table, first))

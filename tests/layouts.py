@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skvae.table.table import Layout
+from skvae.table.layout import Layout
+
+COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
+"""Kinds of parts whose counts stand first in a row."""
 
 
 @dataclass(frozen=True)
@@ -32,42 +35,57 @@ LAYOUTS = {
         kinds=(("poisson", 2), ("negative_binomial", 2)),
         rank=(0, 3, 1, 2),
         gate=(-1,) * 4,
-        count_ranges=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9), (1.2, 1.1)),
+        count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9), (1.2, 1.1)),
     ),
-    "missing": Layout(kinds=(("normal", 3), ("bernoulli", 2)), known=(0, 2, 4), rank=(4, 0, 2, 1, 3), gate=(-1,) * 5),
+    "missing": Layout(kinds=(("normal", 3), ("bernoulli", 2)), flagged=(0, 2, 4), rank=(4, 0, 2, 1, 3), gate=(-1,) * 5),
     "gated": Layout(
         kinds=(("normal", 2), ("categorical", 1)),
         n_levels=(3,),
         n_ordered=(2,),
-        known=(1,),
+        flagged=(1,),
         rank=(0, 2, 1),
         gate=(-1, 2, -1),
     ),
     "exposure": Layout(
         kinds=(("poisson", 2), ("negative_binomial", 1), ("normal", 2), ("categorical", 1)),
         n_levels=(3,),
-        known=(1, 2, 4),
+        flagged=(1, 2, 4),
         rank=(2, 5, 4, 0, 1, 3),
         gate=(-1,) * 6,
-        count_ranges=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
+        count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
         exposure=LinearOffset(3),
+    ),
+    "zero inflated": Layout(
+        kinds=(("zero_inflated_negative_binomial", 2), ("normal", 2)),
+        flagged=(1,),
+        rank=(2, 0, 3, 1),
+        gate=(-1,) * 4,
+        count_scales=((0.8, 0.5), (1.0, 0.7)),
+    ),
+    "zero inflated exposure": Layout(
+        kinds=(("poisson", 1), ("negative_binomial", 1), ("zero_inflated_negative_binomial", 2), ("normal", 2)),
+        flagged=(2, 4),
+        rank=(2, 5, 3, 4, 0, 1),
+        gate=(-1,) * 6,
+        count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9), (1.2, 1.1)),
+        exposure=LinearOffset(4),
     ),
     # the last normal part is the rest beside the spikes of the first categorical one
     "all": Layout(
         kinds=(("poisson", 1), ("negative_binomial", 2), ("normal", 3), ("bernoulli", 2), ("categorical", 2)),
         n_levels=(3, 4),
         n_ordered=(2, 0),
-        known=(1, 3, 5, 7),
+        flagged=(1, 3, 5, 7),
         rank=(4, 0, 8, 1, 9, 6, 2, 3, 5, 7),
         gate=(-1, -1, -1, -1, -1, 8, -1, -1, -1, -1),
-        count_ranges=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
+        count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
     ),
 }
-"""Where what stands, for tables of one kind and of several, with cells that may be missing and without."""
+"""Layouts of tables of one kind and of several, with and without cells that may be missing, an order and an exposure."""
 
 
 def rows_of(layout, n, seed=0):
-    """Encoded rows with their column of ones, and their parts with NaN where one is not there; both float64.
+    """Encoded rows, and their parts with NaN where one is missing; both float64.
 
     A third of the cells that may be missing are missing, and a fifth of the categories.
     """
@@ -76,8 +94,10 @@ def rows_of(layout, n, seed=0):
     n_numbers = sum(kind != "categorical" for kind in kinds)
     parts = np.empty((n, len(kinds)))
     for i, kind in enumerate(kinds):
-        if kind in ("poisson", "negative_binomial"):
+        if kind in COUNTS:
             parts[:, i] = rng.poisson(2.5, n)
+            if kind == "zero_inflated_negative_binomial":
+                parts[rng.uniform(size=n) < 0.4, i] = 0
         elif kind == "normal":
             parts[:, i] = rng.normal(size=n)
         elif kind == "bernoulli":
@@ -85,7 +105,7 @@ def rows_of(layout, n, seed=0):
         else:
             parts[:, i] = rng.integers(0, layout.n_levels[i - n_numbers], n)
             parts[rng.uniform(size=n) < 0.2, i] = np.nan
-        if i in layout.known:
+        if i in layout.flagged:
             parts[rng.uniform(size=n) < 1 / 3, i] = np.nan
     for i, gate in enumerate(layout.gate):
         if gate >= 0:
@@ -95,7 +115,7 @@ def rows_of(layout, n, seed=0):
 
 
 def encode(layout, parts):
-    """Encoded rows, with their column of ones, that hold `parts`: cell by cell."""
+    """Encoded rows that hold `parts`, made cell by cell."""
     kinds = [kind for kind, count in layout.kinds for _ in range(count)]
     rows = []
     for row in parts:
@@ -108,12 +128,12 @@ def encode(layout, parts):
                 levels += [float(there and level == value) for level in range(n_levels)]
                 continue
             number = value
-            if kind in ("poisson", "negative_binomial"):
+            if kind in COUNTS:
                 counts.append(value if there else 0.0)
-                location, scale = layout.count_ranges[i]
+                location, scale = layout.count_scales[i]
                 number = (np.log(1 + value) - location) / scale
             numbers.append(number if there else 0.0)
-        for i in layout.known:
+        for i in layout.flagged:
             flags.append(float(not np.isnan(row[i])))
-        rows.append([*counts, *offset, *numbers, *flags, *levels, 1.0])
+        rows.append([*counts, *offset, *numbers, *flags, *levels])
     return np.array(rows)

@@ -9,6 +9,7 @@ import math
 from types import SimpleNamespace
 
 import torch
+from layouts import COUNTS
 from torch import nn
 from torch.distributions import (
     Bernoulli,
@@ -34,16 +35,26 @@ ACTIVATIONS = {
 SMALLEST_NOISE = 1e-3
 LARGEST_LOG_DISPERSION = 12.0
 WAVES, OWN_SHARE = 6, 0.3
-OWN_PARAMETER = {"normal": "log_std", "negative_binomial": "log_r"}
+OWN_PARAMETER = {"normal": "log_std", "negative_binomial": "log_r", "zero_inflated_negative_binomial": "log_r"}
+
+
+class WithExtraZeros:
+    """A count that is 0 with the probability sigmoid(logit), and else follows a density."""
+
+    def __init__(self, logit, density):
+        self.p, self.density = torch.sigmoid(logit), density
+
+    def log_prob(self, x):
+        return torch.log(self.p * (x == 0) + (1 - self.p) * torch.exp(self.density.log_prob(x)))
 
 
 def parts_of(layout, n_components=0):
-    """Where each part stands, found by counting: its cells and inputs in an encoded row, its flag, and its outputs."""
+    """Positions of each part, found by counting: of its cells and inputs in an encoded row, its flag, and its outputs."""
     kinds = [kind for kind, n in layout.kinds for _ in range(n)]
-    n_counts = sum(kind in ("poisson", "negative_binomial") for kind in kinds)
+    n_counts = sum(kind in COUNTS for kind in kinds)
     n_numbers = sum(kind != "categorical" for kind in kinds)
     first = n_counts + (layout.exposure is not None)
-    parts, next_level, next_output = [], first + n_numbers + len(layout.known), 0
+    parts, next_level, next_output = [], first + n_numbers + len(layout.flagged), 0
     for block, (kind, n) in enumerate(layout.kinds):
         first_output = next_output
         next_wave = next_output + sum(layout.n_levels)
@@ -57,14 +68,17 @@ def parts_of(layout, n_components=0):
                 part.n_ordered = layout.n_ordered[i - n_numbers] if layout.n_ordered else 0
             else:
                 part.cells, part.inputs = [i if i < n_counts else first + i], [first + i]
-                if i in layout.known:
-                    part.flag = first + n_numbers + layout.known.index(i)
+                if i in layout.flagged:
+                    part.flag = first + n_numbers + layout.flagged.index(i)
                     part.inputs = [first + i, part.flag]
             if kind == "normal" and n_components:
                 part.outputs = [
                     [first_output + (what * n_components + c) * n + k for c in range(n_components)] for what in range(3)
                 ]
                 next_output += 3 * n_components
+            elif kind == "zero_inflated_negative_binomial":
+                part.outputs = [first_output + k, first_output + n + k]
+                next_output += 2
             else:
                 part.outputs = [next_output + o for o in range(len(part.cells))]
                 next_output += len(part.cells)
@@ -104,10 +118,11 @@ class SlowVAE(nn.Module):
         state = {name: value.detach().clone().double() for name, value in vae.state_dict().items()}
         layout = vae.likelihood.layout
         self.activation = ACTIVATIONS[vae.encoder.activation]
-        self.encoder, self.decoder = _linear_layers(state, "encoder"), _linear_layers(state, "decoder")
+        self.encoder = _linear_layers(state, "encoder")
+        self.decoder = _linear_layers(state, "decoder.network")
         self.n_components, self.latent_dim = vae.likelihood.n_components, vae.latent_dim
         self.parts = parts_of(layout, self.n_components)
-        self.n_counts = sum(part.kind in ("poisson", "negative_binomial") for part in self.parts)
+        self.n_counts = sum(part.kind in COUNTS for part in self.parts)
         self.has_exposure = layout.exposure is not None
         self.first_input = self.n_counts + self.has_exposure
         self.own = nn.ParameterDict()
@@ -116,7 +131,7 @@ class SlowVAE(nn.Module):
                 self.own[str(i)] = nn.Parameter(state[f"likelihood.blocks.{i}.{OWN_PARAMETER[kind]}"])
         self.own_kinds = {i: layout.kinds[int(i)][0] for i in self.own}
         self.masks = None
-        if hasattr(vae.decoder, "input_ranks"):
+        if vae.decoder.name == "autoregressive":
             self.masks = self.autoregressive_masks()
 
     def autoregressive_masks(self):
@@ -155,14 +170,14 @@ class SlowVAE(nn.Module):
         return x
 
     def posterior(self, x):
-        z_mean, z_logvar = self.run(self.encoder, x[:, self.first_input : -1]).chunk(2, dim=1)
+        z_mean, z_logvar = self.run(self.encoder, x[:, self.first_input :]).chunk(2, dim=1)
         return Normal(z_mean, torch.sqrt(torch.exp(z_logvar)))
 
     def decode(self, z, x):
         """Outputs of the decoder, which reads the rows too if it is autoregressive."""
         if self.masks is None:
             return self.run(self.decoder, z)
-        return self.run(self.decoder, torch.cat([z, x[:, self.first_input : -1]], dim=1), self.masks)
+        return self.run(self.decoder, torch.cat([z, x[:, self.first_input :]], dim=1), self.masks)
 
     def density(self, part, outputs, offset):
         """The distribution of one part, given the outputs of the decoder and the log exposures of the rows."""
@@ -179,7 +194,10 @@ class SlowVAE(nn.Module):
         if part.kind == "poisson":
             return Poisson(torch.exp(offset) * torch.exp(out), validate_args=False)  # means of counts are no integers
         log_r = self.own[str(part.block)][part.number]
-        return NegativeBinomial(torch.exp(log_r), logits=out + offset - log_r, validate_args=False)
+        counts = NegativeBinomial(torch.exp(log_r), logits=out + offset - log_r, validate_args=False)
+        if part.kind == "negative_binomial":
+            return counts
+        return WithExtraZeros(outputs[:, part.outputs[1]], counts)
 
     def log_probs(self, x, z):
         """log p(part | z, parts before) of each row, shape (n, n_parts); 0 where a part is not there."""
@@ -211,9 +229,10 @@ class SlowVAE(nn.Module):
     def arrays(self):
         """Weights by the names that the package gives them."""
         named = {f"likelihood.blocks.{i}.{OWN_PARAMETER[self.own_kinds[i]]}": p for i, p in self.own.items()}
-        for part in ("encoder", "decoder"):
-            for i, layer in enumerate(getattr(self, part)):
-                named[f"{part}.layers.{i}.weight"], named[f"{part}.layers.{i}.bias"] = layer.weight, layer.bias
+        for network, layers in (("encoder", self.encoder), ("decoder.network", self.decoder)):
+            for i, layer in enumerate(layers):
+                named[f"{network}.layers.{i}.weight"] = layer.weight
+                named[f"{network}.layers.{i}.bias"] = layer.bias
         return {name: p.detach().numpy().copy() for name, p in named.items()}
 
 
@@ -235,7 +254,7 @@ class SlowStep:
         return (weight * (nll + beta * kl)).mean() + self.penalty / 2 * squares
 
     def __call__(self, x, weight, noise, beta, learning_rate):
-        """`x` encoded rows with their column of ones, `noise` (n, latent_dim)."""
+        """`x` encoded rows, `noise` (n, latent_dim)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss = self.loss(x, weight, noise, beta)
@@ -256,7 +275,7 @@ def importance_weighted_bound(vae, x, draws, known=None):
     Parameters
     ----------
     vae : SlowVAE
-    x : tensor of shape (n, layout.width + 1), float64
+    x : tensor of shape (n, layout.width), float64
     draws : tensor of shape (n, K, latent_dim) or (K, latent_dim), float64
         Standard normal draws, for each row or the same for all.
     known : tensor of bool of shape (n, n_parts), default=None
@@ -287,12 +306,12 @@ def _flat(outputs):
     return [o for group in outputs for o in (group if isinstance(group, list) else [group])]
 
 
-def _linear_layers(state, part):
+def _linear_layers(state, network):
     layers = nn.ModuleList()
-    while f"{part}.layers.{len(layers)}.weight" in state:
-        weight = state[f"{part}.layers.{len(layers)}.weight"]
+    while f"{network}.layers.{len(layers)}.weight" in state:
+        weight = state[f"{network}.layers.{len(layers)}.weight"]
         layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
         layer.weight = nn.Parameter(weight)
-        layer.bias = nn.Parameter(state[f"{part}.layers.{len(layers)}.bias"])
+        layer.bias = nn.Parameter(state[f"{network}.layers.{len(layers)}.bias"])
         layers.append(layer)
     return layers

@@ -36,8 +36,8 @@ def stated_moments(vae, X):
 
 
 def encoded(vae, X):
-    """Encoded rows with their column of ones, and which of their parts are known."""
-    return torch.from_numpy(vae._table.encode(X, n_spare=1)), torch.from_numpy(vae._table.known(X))
+    """Encoded rows, and which of their parts are known."""
+    return torch.from_numpy(vae._table.encode(X)), torch.from_numpy(vae._table.known(X))
 
 
 @pytest.fixture(scope="module")

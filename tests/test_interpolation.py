@@ -1,17 +1,19 @@
-"""Paths between latent points, and what is decoded along them."""
+"""Paths between latent points, and the rows decoded along them."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from scipy.spatial import geometric_slerp
+from sklearn.base import BaseEstimator
 from sklearn.datasets import load_wine
 from sklearn.exceptions import NotFittedError
 
 from skvae import VAEEstimator
-from skvae.interpolation import fractions, lerp, line_along, slerp
+from skvae.interpolation import InterpolationMixin, fractions, lerp, line_along, slerp
 
 
 def mixed_wine():
@@ -86,6 +88,31 @@ def test_slerp_does_not_jump_where_it_becomes_straight():
 def test_line_along_moves_one_coordinate():
     z = line_along(np.array([1.0, 2.0, 3.0]), 1, -4, 5, 4)
     np.testing.assert_array_equal(z, [[1, -4, 3], [1, -1, 3], [1, 2, 3], [1, 5, 3]])
+
+
+def test_the_methods_need_two_hooks_only():
+    class Doubler(InterpolationMixin, BaseEstimator):
+        """A row is its own latent mean, and is decoded to twice that."""
+
+        module_ = SimpleNamespace(latent_dim=2)
+
+        def _latent_mean(self, row, name):
+            return np.asarray(row)
+
+        def inverse_transform(self, X):
+            return 2 * X
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+        def fit(self, X):
+            return self
+
+    model = Doubler()
+    np.testing.assert_array_equal(
+        model.interpolate([0.0, 2.0], [4.0, 0.0], 3, method="linear"), [[0, 4], [4, 2], [8, 0]]
+    )
+    np.testing.assert_array_equal(model.traverse(1, X=[3.0, 5.0], n_steps=3, extent=1), [[6, -2], [6, 0], [6, 2]])
 
 
 @pytest.mark.parametrize("n_steps", [1, 0, -3, 2.0, True, None, "5"])

@@ -1,4 +1,6 @@
-"""What z is drawn from, and the rows that come of it: their moments are those the model states."""
+"""Latent densities, and the rows of z drawn from them: their moments are those that the model states."""
+
+import pickle
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from scipy import stats
 from test_inference import linear_model
 
 from skvae import VAEEstimator
-from skvae.model.latent import LATENT_DENSITIES, Prior
+from skvae.model.latent import LATENT_DENSITIES, LatentDensity, Prior
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +210,31 @@ def test_equal_seeds_give_equal_densities(name):
     points = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     a, b = (LATENT_DENSITIES[name].fit(*posteriors(), seed=3).log_prob(points) for _ in range(2))
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", LATENT_DENSITIES)
+def test_fitted_densities_are_plain_and_can_be_pickled(name):
+    density = LATENT_DENSITIES[name].fit(*posteriors())
+    assert density.name == name
+    assert all(isinstance(value, np.ndarray | int) for value in vars(density).values())
+    copy = pickle.loads(pickle.dumps(density))
+    points = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(copy.log_prob(points), density.log_prob(points))
+
+
+def test_registry_holds_every_density_by_its_name():
+    assert list(LATENT_DENSITIES) == ["prior", "aggregated_posterior", "gaussian", "mixture"]
+    for name, density in LATENT_DENSITIES.items():
+        assert density.name == name
+        assert issubclass(density, LatentDensity)
+
+
+@pytest.mark.parametrize("forgotten", ["fit", "sample", "log_prob"])
+def test_a_density_that_forgets_a_method_cannot_be_constructed(forgotten):
+    methods = {name: vars(Prior)[name] for name in ("fit", "sample", "log_prob") if name != forgotten}
+    incomplete = type("Incomplete", (LatentDensity,), methods)
+    with pytest.raises(TypeError, match=f"abstract method '?{forgotten}"):
+        incomplete()
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 40])

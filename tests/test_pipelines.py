@@ -142,6 +142,14 @@ def test_levels_come_back_from_an_encoder():
         assert (type(rows) is pd.DataFrame) is (output == "pandas")
 
 
+def test_an_inverse_that_returns_lists_gives_an_array():
+    to_lists = FunctionTransformer(np.log1p, lambda rows: np.expm1(rows).tolist(), check_inverse=False)
+    rows = sample_pipeline(make_pipeline(to_lists, quick()).fit(SKEWED), 7, random_state=0)
+    np.testing.assert_array_equal(
+        rows, sample_pipeline(make_pipeline(*STEPS["function"], quick()).fit(SKEWED), 7, random_state=0)
+    )
+
+
 def test_imputer_with_an_indicator_brings_missing_cells_back():
     holes = np.random.default_rng(0).uniform(size=X.shape) < 0.2
     pipeline = make_pipeline(SimpleImputer(add_indicator=True), quick(max_iter=60)).fit(np.where(holes, np.nan, X))
@@ -168,6 +176,7 @@ def test_rows_beyond_the_range_of_a_power_transformer_are_drawn_again(output):
     with pytest.warns(UserWarning, match=r"step 'powertransformer' \(PowerTransformer\).*drawn again") as caught:
         rows = sample_pipeline(pipeline, 1000, random_state=0)
     assert len(caught) == 1
+    assert caught[0].filename == __file__  # the warning points to the caller
     rows = np.asarray(rows)
     assert rows.shape == (1000, 2)
     assert np.isfinite(rows).all()

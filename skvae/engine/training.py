@@ -1,19 +1,23 @@
-"""The training loop: batches, optimiser, schedules, early stopping. Knows tensors and modules, no scikit-learn."""
+"""The training loop. Knows tensors and modules, no scikit-learn."""
 
-import contextlib
-import functools
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from skvae.engine.adam import AdamState
+from skvae.engine.flat_step import FlatStep
+from skvae.engine.schedule import Schedule
 from skvae.engine.steps import AutogradStep, make_step
-from skvae.model.network import has_own_modules
+from skvae.engine.watch import State, Watch, copy_state
+from skvae.exceptions import DivergenceError
+from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
 from skvae.threads import on_callers_threads, on_one_thread
-
-WARM_UP = 0.2  # share of the budget over which the KL term is phased in (Bowman et al., 2016)
 
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
@@ -21,44 +25,55 @@ WORK_PER_THREAD = 20_000_000
 DESCENT = 0.25
 """When the validation score no longer rises, the rate falls to 0 over this share of the steps so far, from the best."""
 
-STEPS_PER_CHECK = 50  # the validation rows are looked at after an epoch, or after this many steps if epochs are shorter
+STEPS_PER_LOOK = 50
+"""The validation rows are looked at after an epoch, or after this many steps if epochs are shorter."""
 
 
 @dataclass
 class History:
-    """What happened in a fit. Losses and scores are in nats per row of the encoded units."""
+    """What happened in a fit. Losses and scores are in nats per row of the encoded units.
 
-    loss_curve: list = field(default_factory=list)
-    validation_scores: list = field(default_factory=list)
+    Attributes
+    ----------
+    loss_curve : list of float
+        Of each epoch.
+    validation_scores : list of float
+        Of each look at the validation rows.
+    n_steps : int
+        Number of gradient steps.
+    """
+
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
     n_steps: int = 0
 
 
 @on_one_thread
 def train(
-    vae,
-    x,
-    weight=None,
+    vae: VAE,
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
     *,
-    n_epochs,
-    batch_size,
-    learning_rate,
-    beta,
-    penalty,
-    generator,
-    validation=None,
-    patience=None,
-    tol=0.0,
-    schedule=True,
-    adam_state=None,
-    on_epoch=None,
-):
+    n_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    beta: float,
+    penalty: float,
+    generator: torch.Generator,
+    validation: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+    patience: int | None = None,
+    tol: float = 0.0,
+    schedule: bool = True,
+    adam_state: AdamState | None = None,
+    on_epoch: Callable[[int, History], object] | None = None,
+) -> tuple[History, AdamState]:
     """Minimise ``-log p(x | z) + beta KL`` over the parameters of `vae`, in place.
 
     Parameters
     ----------
     vae : VAE
-    x : tensor of shape (n, layout.width + 1)
-        Encoded training rows, with a last column of ones.
+    x : tensor of shape (n, layout.width)
+        Encoded training rows.
     weight : tensor of shape (n,), default=None
         Row weights with mean 1.
     n_epochs : int
@@ -76,11 +91,13 @@ def train(
     validation : tuple (x, weight), default=None
         Rows whose ELBO is watched; the parameters of the best look are restored at the end, from a copy.
     patience : int, default=None
-        After so many looks without an improvement by more than `tol`, go back to the best parameters, let the learning rate
+        After this many looks without an improvement by more than `tol`, go back to the best parameters, let the learning rate
         fall to 0 over a quarter of the steps so far, and stop; None never does.
+    tol : float, default=0.0
+        In nats per row.
     schedule : bool, default=True
-        Phase the KL term in over the first `WARM_UP` of the budget and let the learning rate follow a half cosine down
-        to 0. False holds both constant, for training without a known end.
+        Phase the KL term in over the first fifth of the budget and let the learning rate follow a half cosine down to 0.
+        False holds both constant, for training without a set end.
     adam_state : dict, default=None
         Where the optimiser goes on from.
     on_epoch : callable, default=None
@@ -93,136 +110,231 @@ def train(
 
     Raises
     ------
-    FloatingPointError
+    DivergenceError
         If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
     """
-    n = len(x)
-    n_batches = math.ceil(n / batch_size)
-    rows_per_batch = math.ceil(n / n_batches)
-    plan = _Plan(learning_rate, beta, n_epochs * n_batches if schedule else None)
-    epochs_per_check = math.ceil(STEPS_PER_CHECK / n_batches)
+    batches = Batches(x, weight, batch_size, vae.latent_dim, generator)
+    plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None)
+    draws = _private_draws(vae, generator)
+    watch = None
+    if validation is not None:
+        rows, row_weight = validation
+        seed = generator.initial_seed()
+        watch = Watch(vae, rows, row_weight, beta=beta, tol=tol, patience=patience, seed=seed, draws=draws)
+
+    start = copy_state(vae)
     step = make_step(vae, x, penalty, adam_state)
-    watch = None if validation is None else _Watch(vae, *validation, beta=beta, tol=tol, seed=generator.initial_seed())
-    start = _copy_state(vae)
-    history = History()
+    loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch)
 
-    take_step = step
-    look = None if watch is None else watch.look
-    if has_own_modules(vae):
-        draws = PrivateDraws(generator.initial_seed(), vae.device)
-        take_step = functools.partial(draws.run, step)
-        look = None if watch is None else functools.partial(draws.run, watch.look)
+    run = loop.run
+    if batches.n_rows * sum(p.numel() for p in vae.parameters()) >= WORK_PER_THREAD:
+        run = on_callers_threads(loop.run)
 
-    modes = isinstance(step, AutogradStep)  # modules of one's own may behave otherwise in training
-    work = rows_per_batch * sum(p.numel() for p in vae.parameters())
+    try:
+        # an overflow is found in the loss
+        with np.errstate(all="ignore"), torch.set_grad_enabled(step.by_autograd):
+            run(n_epochs)
+    except DivergenceError:
+        _go_back(vae, watch, start)
+        raise
+    finally:
+        # the module's parameters are its own again, whatever happens
+        step.release()
 
-    def give_up(reason):
-        vae.load_state_dict(start if watch is None or watch.best_state is None else watch.best_state)
-        raise FloatingPointError(reason)
-
-    def run():
-        with contextlib.ExitStack() as stack:
-            stack.callback(step.release)  # the module's parameters are its own again, whatever happens
-            stack.enter_context(np.errstate(all="ignore"))  # an overflow is found in the loss
-            stack.enter_context(torch.set_grad_enabled(modes))
-            for epoch in range(n_epochs):
-                if modes:
-                    vae.train()
-                for rows, noise in _batches(n, rows_per_batch, vae.latent_dim, x, generator):
-                    rows_weight = None if weight is None else weight[rows]
-                    take_step(
-                        x.index_select(0, rows),
-                        rows_weight,
-                        noise,
-                        plan.beta(history.n_steps),
-                        plan.rate(history.n_steps),
-                    )
-                    history.n_steps += 1
-                if modes:
-                    vae.eval()
-                nll, kl = (total / n for total in step.pop_totals())
-                history.loss_curve.append(nll + beta * kl)
-                if not math.isfinite(history.loss_curve[-1]):
-                    give_up(f"the loss became {history.loss_curve[-1]} in epoch {epoch + 1}")
-                if watch is not None and ((epoch + 1) % epochs_per_check == 0 or epoch + 1 == n_epochs):
-                    history.validation_scores.append(look())
-                    tired = patience is not None and watch.n_without_gain >= patience
-                    if tired and not plan.descending and watch.best_state is not None:
-                        vae.load_state_dict(watch.best_state)
-                        plan.descend(history.n_steps, max(n_batches, int(DESCENT * history.n_steps)))
-                if (on_epoch is not None and on_epoch(epoch, history)) or plan.is_over(history.n_steps):
-                    break
-            if not all(torch.isfinite(p).all() for p in vae.parameters()):
-                give_up("the weights are no longer finite")
-            if watch is not None:
-                if watch.best_state is None:  # stopped before the first look
-                    history.validation_scores.append(look())
-                if watch.best_state is None:
-                    give_up("the validation score is not finite")
-                vae.load_state_dict(watch.best_state)
-
-    if work >= WORK_PER_THREAD:
-        run = on_callers_threads(run)
-    run()
-    return history, step.adam_state()
+    return loop.history, step.adam_state()
 
 
-def _batches(n, rows_per_batch, latent_dim, x, generator):
-    """The batches of an epoch: row numbers, shape (rows,), and noise, shape (latent_dim, rows)."""
-    order = torch.randperm(n, generator=generator).to(x.device)
-    noise = torch.randn(latent_dim, n, generator=generator, dtype=x.dtype).to(x.device)
-    return zip(order.split(rows_per_batch), noise.split(rows_per_batch, dim=1), strict=True)
+class _Loop:
+    """Epochs of gradient steps, looks at the validation rows between them, and an end.
+
+    Parameters
+    ----------
+    vae : VAE
+        Trained in place.
+    step : AutogradStep or FlatStep
+    batches : Batches
+    plan : Schedule
+    watch : Watch or None
+    draws : PrivateDraws or None
+        What modules of a user's draw from.
+    on_epoch : callable or None
+
+    Attributes
+    ----------
+    history : History
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        step: AutogradStep | FlatStep,
+        batches: Batches,
+        plan: Schedule,
+        watch: Watch | None,
+        draws: PrivateDraws | None,
+        on_epoch: Callable[[int, History], object] | None,
+    ) -> None:
+        self.vae = vae
+        self.step = step
+        self.batches = batches
+        self.plan = plan
+        self.watch = watch
+        self.draws = draws
+        self.on_epoch = on_epoch
+        self.history = History()
+
+    def run(self, n_epochs: int) -> None:
+        """At most `n_epochs` epochs; the best parameters are kept at the end."""
+        for epoch in range(n_epochs):
+            self.take_steps()
+            self.record_loss()
+
+            # the end may come between two looks
+            is_last = epoch + 1 == n_epochs
+            if self.watch is not None and (is_last or self.is_look_due(epoch)):
+                self.history.validation_scores.append(self.watch.look())
+                if self.watch.is_tired and not self.plan.descending:
+                    self.descend(self.watch)
+
+            if self.on_epoch is not None and self.on_epoch(epoch, self.history):
+                break
+            if self.plan.is_over(self.history.n_steps):
+                break
+
+        # the last step comes after the last loss
+        self.check_weights()
+        if self.watch is not None:
+            self.keep_the_best(self.watch)
+
+    def take_steps(self) -> None:
+        """One epoch of gradient steps."""
+        # modules of a user's may act otherwise in training
+        if self.step.by_autograd:
+            self.vae.train()
+
+        for rows, weight, noise in self.batches:
+            beta = self.plan.beta(self.history.n_steps)
+            rate = self.plan.rate(self.history.n_steps)
+
+            # dropout draws from torch's own generators
+            if self.draws is None:
+                self.step(rows, weight, noise, beta, rate)
+            else:
+                self.draws.run(self.step, rows, weight, noise, beta, rate)
+
+            self.history.n_steps += 1
+
+        if self.step.by_autograd:
+            self.vae.eval()
+
+    def record_loss(self) -> None:
+        """Add the mean loss of the epoch's rows to the history, or raise an error if it is not finite."""
+        # the only numbers of an epoch that are read back from the device
+        nll, kl = self.step.pop_totals()
+        n = len(self.batches.x)
+
+        # with the full weight of the KL term, so that epochs can be compared
+        loss = nll / n + self.plan.full_beta * (kl / n)
+        self.history.loss_curve.append(loss)
+
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss became {loss} in epoch {len(self.history.loss_curve)}")
+
+    def is_look_due(self, epoch: int) -> bool:
+        """Whether the validation rows are looked at after an epoch; the first one is number 0."""
+        epochs_per_look = math.ceil(STEPS_PER_LOOK / len(self.batches))
+
+        return (epoch + 1) % epochs_per_look == 0
+
+    def descend(self, watch: Watch) -> None:
+        """Go back to the best parameters, and on from there with ever smaller steps until the end."""
+        # at least one more epoch
+        n_steps = max(len(self.batches), int(DESCENT * self.history.n_steps))
+
+        watch.restore()
+        self.plan.descend(self.history.n_steps, n_steps)
+
+    def check_weights(self) -> None:
+        """Raise an error if a parameter is not finite."""
+        for p in self.vae.parameters():
+            if not torch.isfinite(p).all():
+                raise DivergenceError("the weights are no longer finite")
+
+    def keep_the_best(self, watch: Watch) -> None:
+        """Load the parameters of the best look, or raise an error if no score is finite."""
+        # stopped before the first look
+        if watch.best_state is None:
+            self.history.validation_scores.append(watch.look())
+        if watch.best_state is None:
+            raise DivergenceError("the validation score is not finite")
+
+        watch.restore()
 
 
-class _Plan:
-    """KL weight and learning rate of each step: constant without a known end, else phased in and a half cosine down."""
+class Batches:
+    """The rows in batches of nearly equal size, each time in another order and with fresh noise.
 
-    def __init__(self, learning_rate, beta, n_steps):
-        self.top, self.full, self.n_steps = learning_rate, beta, n_steps
-        self.first, self.length, self.descending = 0, n_steps, False
+    Parameters
+    ----------
+    x : tensor of shape (n, layout.width)
+    weight : tensor of shape (n,) or None
+    batch_size : int
+        Rows of a batch, at most.
+    latent_dim : int
+    generator : torch.Generator
+        Source of orders and noise, on the CPU.
 
-    def beta(self, step):
-        return self.full if self.n_steps is None else self.full * min(1.0, (step + 1) / (WARM_UP * self.n_steps))
+    Attributes
+    ----------
+    n_rows : int
+        Rows of each batch but the last.
+    """
 
-    def rate(self, step):
-        if self.length is None:
-            return self.top
-        return self.top * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.first) / self.length)))
+    def __init__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        batch_size: int,
+        latent_dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.x = x
+        self.weight = weight
+        self.latent_dim = latent_dim
+        self.generator = generator
 
-    def descend(self, step, length):
-        """Let the rate fall to 0 over `length` more steps from where it is."""
-        self.top, self.first, self.length, self.descending = self.rate(step), step, length, True
+        # no last batch of a few rows
+        self._n_batches = math.ceil(len(x) / batch_size)
+        self.n_rows = math.ceil(len(x) / self._n_batches)
 
-    def is_over(self, step):
-        return self.descending and step >= self.first + self.length
+    def __len__(self) -> int:
+        return self._n_batches
 
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
+        """Rows, shape (n_rows, layout.width), their weights, shape (n_rows,), and noise, shape (latent_dim, n_rows)."""
+        n = len(self.x)
 
-class _Watch:
-    """The held-out ELBO, with the same noise at every look, and a copy of the parameters that had the best."""
+        # drawn on the CPU, so that a seed means the same on every device
+        order = torch.randperm(n, generator=self.generator).to(self.x.device)
+        noise = torch.randn(self.latent_dim, n, generator=self.generator, dtype=self.x.dtype).to(self.x.device)
 
-    def __init__(self, vae, x, weight, *, beta, tol, seed):
-        self.vae, self.x, self.beta, self.tol = vae, x, beta, tol
-        self.weight = torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight
-        generator = torch.Generator().manual_seed(seed)
-        self.noise = torch.randn(len(x), vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
-        self.best_score, self.best_state, self.n_without_gain = -math.inf, None, 0
-        self._reference = -math.inf  # the score that the next gain is measured from
+        for rows, own_noise in zip(order.split(self.n_rows), noise.split(self.n_rows, dim=1), strict=True):
+            own_weight = None if self.weight is None else self.weight[rows]
 
-    @torch.no_grad()
-    def look(self):
-        total = 0.0
-        for x, noise, weight in zip(*(t.split(8192) for t in (self.x, self.noise, self.weight)), strict=True):
-            nll, kl = self.vae.elbo_terms(x, noise)
-            total -= float(((nll + self.beta * kl) * weight).sum())
-        score = total / float(self.weight.sum())
-        if score > self.best_score:  # never one that is not a number
-            self.best_score, self.best_state = score, _copy_state(self.vae)
-        gained = score > self._reference + self.tol
-        self.n_without_gain = 0 if gained else self.n_without_gain + 1
-        self._reference = score if gained else self._reference
-        return score
+            yield self.x.index_select(0, rows), own_weight, own_noise
 
 
-def _copy_state(vae):
-    """A copy of every parameter and buffer: `state_dict` alone only refers to them."""
-    return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
+def _private_draws(vae: VAE, generator: torch.Generator) -> PrivateDraws | None:
+    """What modules of a user's draw from in place of torch's own generators; None if there are no such modules."""
+    if not vae.has_custom_networks:
+        return None
+
+    return PrivateDraws(generator.initial_seed(), vae.device)
+
+
+def _go_back(vae: VAE, watch: Watch | None, start: State) -> None:
+    """Load the parameters of the best look, or else those of the start."""
+    if watch is not None and watch.best_state is not None:
+        watch.restore()
+    else:
+        vae.load_state_dict(start)

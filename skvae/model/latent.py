@@ -1,7 +1,12 @@
-"""What z is drawn from when new rows are made: the prior, and densities of the training rows' posteriors."""
+"""Latent densities p(z), from which z is drawn to make new rows: the prior, and densities of the training rows' posteriors.
+
+Fitted densities are plain: their attributes are numpy arrays and integers. They become tensors where they are used.
+"""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,196 +15,361 @@ from sklearn.mixture import GaussianMixture
 from skvae.threads import on_one_thread
 
 ROWS = 20_000
-"""Posteriors of at most so many training rows are kept and fitted to."""
+"""Largest number of training rows whose posteriors are kept, and of points that a mixture is fitted to."""
 
-MAX_COMPONENTS, ROWS_PER_COMPONENT = 40, 50
-"""A mixture has at most so many components, and one for each so many rows."""
+MAX_COMPONENTS = 40
+"""Largest number of components of a mixture."""
+
+ROWS_PER_COMPONENT = 50
+"""Smallest number of training rows for each component of a mixture."""
 
 RIDGE = 1e-4
 """Added to the variances of mixtures and Gaussians; those of the prior are 1."""
 
 CELLS_PER_CHUNK = 2**22
+"""Largest number of pairs of a point and a posterior whose log densities are held in memory at once."""
+
+
+class LatentDensity(ABC):
+    """A density of z. A new one states its `name` and these three methods, and is added to `LATENT_DENSITIES`."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls, z_mean: np.ndarray, z_std: np.ndarray, weight: np.ndarray | None = None, seed: int = 0
+    ) -> "LatentDensity":
+        """Fit the density to the posteriors of the training rows.
+
+        Parameters
+        ----------
+        z_mean, z_std : ndarray of shape (n, latent_dim)
+            Mean and standard deviation of each row's posterior.
+        weight : ndarray of shape (n,), default=None
+            Weights of the rows. None weights all rows alike.
+        seed : int, default=0
+            Seed of the fit, for densities that need random numbers.
+
+        Returns
+        -------
+        density : LatentDensity
+        """
+
+    @abstractmethod
+    def sample(self, n_samples: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Draw latent points.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of points.
+        generator : torch.Generator
+            Source of the random numbers.
+        dtype : torch.dtype, default=torch.float32
+            Dtype of the points.
+
+        Returns
+        -------
+        z : tensor of shape (n_samples, latent_dim)
+            Points on the CPU.
+        """
+
+    @abstractmethod
+    def log_prob(self, z: torch.Tensor) -> torch.Tensor:
+        """Log density of latent points.
+
+        Parameters
+        ----------
+        z : tensor of shape (..., latent_dim)
+            Points.
+
+        Returns
+        -------
+        log_prob : tensor of shape (...,)
+            Log density of each point, in nats.
+        """
 
 
 @dataclass(frozen=True)
-class Prior:
-    """The standard normal N(0, I) that the KL term pulls the posteriors towards.
+class Prior(LatentDensity):
+    """The standard normal N(0, I), towards which the KL term pulls the posteriors.
 
     Parameters
     ----------
     latent_dim : int
+        Number of latent units.
     """
 
+    name: ClassVar[str] = "prior"
     latent_dim: int
 
     @classmethod
     @on_one_thread
-    def fit(cls, z_mean, z_std, weight=None, seed=0):
-        """The prior of as many units; nothing is learnt."""
+    def fit(cls, z_mean: np.ndarray, z_std: np.ndarray, weight: np.ndarray | None = None, seed: int = 0) -> "Prior":
+        """Make the prior of as many units as the posteriors have; nothing is learnt."""
         return cls(z_mean.shape[1])
 
     @on_one_thread
-    def sample(self, n_samples, generator, dtype=torch.float32):
-        """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""
+    def sample(self, n_samples: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Draw latent points: see `LatentDensity.sample`."""
         return torch.randn(n_samples, self.latent_dim, generator=generator, dtype=dtype)
 
     @on_one_thread
-    def log_prob(self, z):
-        """Log density in nats, shape (...,), of z of shape (..., latent_dim)."""
+    def log_prob(self, z: torch.Tensor) -> torch.Tensor:
+        """Log density of latent points: see `LatentDensity.log_prob`."""
         return -0.5 * (z**2).sum(-1) - 0.5 * self.latent_dim * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class AggregatedPosterior:
-    """The mean of the training rows' posteriors, sum_i w_i q(z | x_i) (Makhzani et al., 2016): as many normals as rows.
+class AggregatedPosterior(LatentDensity):
+    """The mean of the training rows' posteriors, sum_i w_i q(z | x_i) (Makhzani et al., 2016): a mixture of n normals.
 
     Parameters
     ----------
     weights : ndarray of shape (n,)
-        Shares of the rows, sum 1.
-    means, deviations : ndarray of shape (n, latent_dim)
-        z_mean and z_std of each row.
+        Shares of the rows; their sum is 1.
+    means : ndarray of shape (n, latent_dim)
+        Mean of each row's posterior.
+    deviations : ndarray of shape (n, latent_dim)
+        Standard deviation of each row's posterior.
+
+    References
+    ----------
+    Makhzani, Shlens, Jaitly, Goodfellow & Frey, "Adversarial autoencoders", ICLR workshop, 2016.
     """
 
+    name: ClassVar[str] = "aggregated_posterior"
     weights: np.ndarray
     means: np.ndarray
     deviations: np.ndarray
 
     @classmethod
     @on_one_thread
-    def fit(cls, z_mean, z_std, weight=None, seed=0):
-        """The density of posteriors with means and deviations of shape (n, latent_dim)."""
-        return cls(_shares(z_mean, weight).astype(np.float32), z_mean.astype(np.float32), z_std.astype(np.float32))
+    def fit(
+        cls, z_mean: np.ndarray, z_std: np.ndarray, weight: np.ndarray | None = None, seed: int = 0
+    ) -> "AggregatedPosterior":
+        """Keep the posteriors and the shares of their rows, in float32."""
+        weights = _shares(z_mean, weight)
+
+        # float32 takes half the memory, and is what the networks compute in
+        return cls(weights.astype(np.float32), z_mean.astype(np.float32), z_std.astype(np.float32))
 
     @on_one_thread
-    def sample(self, n_samples, generator, dtype=torch.float32):
-        """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""
-        rows = torch.multinomial(torch.from_numpy(self.weights), n_samples, replacement=True, generator=generator)
-        means, deviations = (torch.from_numpy(a).to(dtype)[rows] for a in (self.means, self.deviations))
+    def sample(self, n_samples: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Draw latent points: a row by its share, then a point from its posterior."""
+        weights = torch.from_numpy(self.weights)
+        rows = torch.multinomial(weights, n_samples, replacement=True, generator=generator)
+
+        means = torch.from_numpy(self.means).to(dtype)[rows]
+        deviations = torch.from_numpy(self.deviations).to(dtype)[rows]
+
         return means + deviations * torch.randn(means.shape, generator=generator, dtype=dtype)
 
     @on_one_thread
-    def log_prob(self, z):
-        """Log density in nats, shape (...,), of z of shape (..., latent_dim).
+    def log_prob(self, z: torch.Tensor) -> torch.Tensor:
+        """Log density of latent points: see `LatentDensity.log_prob`.
 
-        The squares are multiplied out, so that it takes two matrix products, in float64.
+        The squares (z - m)^2 / s^2 are multiplied out, so that two matrix products give them for all pairs of a point and a
+        posterior. They are computed in float64, as such products cancel.
         """
-        weights, means, deviations = (
-            torch.from_numpy(a).to(z.device, torch.float64) for a in (self.weights, self.means, self.deviations)
-        )
+        weights = torch.from_numpy(self.weights).to(z.device, torch.float64)
+        means = torch.from_numpy(self.means).to(z.device, torch.float64)
+        deviations = torch.from_numpy(self.deviations).to(z.device, torch.float64)
+
+        # the terms that do not depend on z, shape (n,)
         precision = deviations**-2
         constant = torch.log(weights) - torch.log(deviations).sum(1) - 0.5 * (means**2 * precision).sum(1)
         constant -= 0.5 * means.shape[1] * math.log(2 * math.pi)
-        chunks = [
-            torch.logsumexp(constant + points @ (means * precision).t() - 0.5 * points**2 @ precision.t(), dim=1)
-            for points in z.double().flatten(0, -2).split(max(1, CELLS_PER_CHUNK // len(means)))
-        ]
-        return torch.cat(chunks).view(z.shape[:-1]).to(z.dtype)
+
+        # a table of all points by all posteriors might not fit into memory
+        points_per_chunk = max(1, CELLS_PER_CHUNK // len(means))
+        log_prob = []
+        for points in z.double().flatten(0, -2).split(points_per_chunk):
+            exponent = constant + points @ (means * precision).t() - 0.5 * points**2 @ precision.t()
+            log_prob.append(torch.logsumexp(exponent, dim=1))
+
+        return torch.cat(log_prob).view(z.shape[:-1]).to(z.dtype)
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(LatentDensity):
     """A mixture of normals fitted to the aggregated posterior.
 
     Parameters
     ----------
     weights : ndarray of shape (n_components,)
-        Sum 1.
+        Shares of the components; their sum is 1.
     means : ndarray of shape (n_components, latent_dim)
+        Mean of each component.
     factors : ndarray of shape (n_components, latent_dim, latent_dim)
-        Lower triangular Cholesky factors of the covariances.
+        Lower triangular Cholesky factor of each component's covariance.
     """
 
+    name: ClassVar[str] = "mixture"
     weights: np.ndarray
     means: np.ndarray
     factors: np.ndarray
 
     @classmethod
     @on_one_thread
-    def fit(cls, z_mean, z_std, weight=None, seed=0):
-        """By expectation maximisation on draws from the posteriors, `GaussianMixture` in scikit-learn.
+    def fit(cls, z_mean: np.ndarray, z_std: np.ndarray, weight: np.ndarray | None = None, seed: int = 0) -> "Mixture":
+        """Fit by expectation maximisation to draws from the posteriors.
 
-        Of the largest size that the rows allow, its half, its quarter and 1, the largest is taken whose density, on the
-        posteriors of a fifth of the rows, left out, is not lower than the best by more than a standard error: too few
-        components lose rare kinds of row, which a mean density hardly shows. Fewer than 100 rows have a `Gaussian`.
+        The number of components is chosen among the largest that the rows allow, its half, its quarter and 1, by the
+        posteriors of a fifth of the rows, which are left out: see `_n_components`. Fewer than 100 rows get a `Gaussian`.
         """
-        n, rng = len(z_mean), np.random.RandomState(seed)
-        largest = min(MAX_COMPONENTS, n // ROWS_PER_COMPONENT)
+        n_rows = len(z_mean)
+        largest = min(MAX_COMPONENTS, n_rows // ROWS_PER_COMPONENT)
         if largest < 2:
             return Gaussian.fit(z_mean, z_std, weight)
-        order, shares = rng.permutation(n), _shares(z_mean, weight)
-        parts = (order[: n // 5], order[n // 5 :])
-        left_out, z = (_draws(z_mean[part], z_std[part], shares[part], ROWS * len(part) // n, rng) for part in parts)
-        sizes = sorted({1, largest // 4, largest // 2, largest} - {0})
-        scores = torch.stack([_normal_mixture(z, k, rng).log_prob(torch.from_numpy(left_out)) for k in sizes])
-        behind = scores[scores.mean(1).argmax()] - scores
-        error = behind.std(1) / min(len(left_out), len(parts[0])) ** 0.5
-        n_components = max(k for k, ties in zip(sizes, behind.mean(1) <= error, strict=True) if ties)
-        return _normal_mixture(np.concatenate([z, left_out]), n_components, rng)
+
+        rng = np.random.RandomState(seed)
+        order = rng.permutation(n_rows)
+        shares = _shares(z_mean, weight)
+
+        # rows are split, not points: points of one posterior on both sides would flatter many components;
+        # both sets together are `ROWS` points, however many rows there are
+        held_out = order[: n_rows // 5]
+        kept = order[n_rows // 5 :]
+        z_held_out = _draws(z_mean[held_out], z_std[held_out], shares[held_out], ROWS * len(held_out) // n_rows, rng)
+        z_kept = _draws(z_mean[kept], z_std[kept], shares[kept], ROWS * len(kept) // n_rows, rng)
+
+        n_components = _n_components(z_kept, z_held_out, largest, n_independent=len(held_out), rng=rng)
+        return _normal_mixture(np.concatenate([z_kept, z_held_out]), n_components, rng)
 
     @on_one_thread
-    def sample(self, n_samples, generator, dtype=torch.float32):
-        """Draws of z, tensor of shape (n_samples, latent_dim), on the CPU."""
-        rows = torch.multinomial(torch.from_numpy(self.weights), n_samples, replacement=True, generator=generator)
+    def sample(self, n_samples: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Draw latent points: a component by its share, then a point from its normal."""
+        weights = torch.from_numpy(self.weights)
+        components = torch.multinomial(weights, n_samples, replacement=True, generator=generator)
         noise = torch.randn(n_samples, self.means.shape[1], generator=generator, dtype=dtype)
-        means, factors = (torch.from_numpy(a).to(dtype)[rows] for a in (self.means, self.factors))
+
+        means = torch.from_numpy(self.means).to(dtype)[components]
+        factors = torch.from_numpy(self.factors).to(dtype)[components]
+
         return means + torch.einsum("nij,nj->ni", factors, noise)
 
     @on_one_thread
-    def log_prob(self, z):
-        """Log density in nats, shape (...,), of z of shape (..., latent_dim)."""
-        weights, means, factors = (torch.from_numpy(a).to(z) for a in (self.weights, self.means, self.factors))
-        inverses = torch.linalg.inv(factors)
+    def log_prob(self, z: torch.Tensor) -> torch.Tensor:
+        """Log density of latent points: see `LatentDensity.log_prob`."""
+        weights = torch.from_numpy(self.weights).to(z)
+        means = torch.from_numpy(self.means).to(z)
+        factors = torch.from_numpy(self.factors).to(z)
+
+        # log det of a covariance is twice the sum over the logarithms of its factor's diagonal
         constant = torch.log(weights) - torch.log(torch.diagonal(factors, dim1=1, dim2=2)).sum(1)
         constant -= 0.5 * z.shape[-1] * math.log(2 * math.pi)
-        squares = [((z - mean) @ inverse.t()).square_().sum(-1) for mean, inverse in zip(means, inverses, strict=True)]
+
+        # squared Mahalanobis distances, a component at a time: shape (...,) each
+        squares = []
+        for mean, inverse in zip(means, torch.linalg.inv(factors), strict=True):
+            squares.append(((z - mean) @ inverse.t()).square_().sum(-1))
+
         return torch.logsumexp(constant - 0.5 * torch.stack(squares, dim=-1), dim=-1)
 
 
 class Gaussian(Mixture):
-    """The normal density with the aggregated posterior's mean and covariance: a mixture of one."""
+    """The normal density with the mean and the covariance of the aggregated posterior: a mixture of one component."""
+
+    name: ClassVar[str] = "gaussian"
 
     @classmethod
     @on_one_thread
-    def fit(cls, z_mean, z_std, weight=None, seed=0):
-        """Mean of the means; covariance of the means plus the mean of the variances (law of total variance)."""
-        z_mean, z_std, shares = z_mean.astype(np.float64), z_std.astype(np.float64), _shares(z_mean, weight)
-        mean = shares @ z_mean
-        centred = z_mean - mean
-        covariance = (centred * shares[:, None]).T @ centred + np.diag(shares @ z_std**2 + RIDGE)
+    def fit(cls, z_mean: np.ndarray, z_std: np.ndarray, weight: np.ndarray | None = None, seed: int = 0) -> "Gaussian":
+        """Compute the moments, by the law of total variance: covariance of the means plus mean of the variances."""
+        shares = _shares(z_mean, weight)
+        means = z_mean.astype(np.float64)
+        variances = z_std.astype(np.float64) ** 2
+
+        mean = shares @ means
+        centred = means - mean
+        covariance = (centred * shares[:, None]).T @ centred + np.diag(shares @ variances + RIDGE)
+
         return cls(np.ones(1), mean[None], np.linalg.cholesky(covariance)[None])
 
 
-LATENT_DENSITIES = {
-    "prior": Prior,
-    "aggregated_posterior": AggregatedPosterior,
-    "gaussian": Gaussian,
-    "mixture": Mixture,
+LATENT_DENSITIES: dict[str, type[LatentDensity]] = {
+    density.name: density for density in (Prior, AggregatedPosterior, Gaussian, Mixture)
 }
-"""By name. Each has ``fit(z_mean, z_std, weight, seed)``, ``sample(n_samples, generator, dtype)`` and ``log_prob(z)``."""
+"""The classes by the names that users call them."""
 
 
-def _shares(z_mean, weight):
-    return np.full(len(z_mean), 1 / len(z_mean)) if weight is None else np.asarray(weight, np.float64) / np.sum(weight)
+def _shares(z_mean: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Weights of the rows divided by their sum, ndarray of float64 of shape (n,)."""
+    if weight is None:
+        return np.full(len(z_mean), 1 / len(z_mean))
+
+    return np.asarray(weight, np.float64) / np.sum(weight)
 
 
-def _draws(z_mean, z_std, shares, n_draws, rng):
-    """Draws from posteriors chosen by their shares, evenly: shape (n_draws, latent_dim)."""
+def _draws(
+    z_mean: np.ndarray, z_std: np.ndarray, shares: np.ndarray, n_draws: int, rng: np.random.RandomState
+) -> np.ndarray:
+    """Draw points from the posteriors, ndarray of shape (n_draws, latent_dim).
+
+    Posteriors are chosen by their shares through systematic sampling: evenly spaced points on the cumulated shares, from a
+    random start, so that a posterior of share s gives n_draws * s points, plus or minus one.
+    """
     points = (rng.uniform() + np.arange(n_draws)) / n_draws * shares.sum()
+    # the last point may lie beyond the last cumulated share by a rounding error
     rows = np.searchsorted(np.cumsum(shares), points).clip(max=len(shares) - 1)
+
     return z_mean[rows] + z_std[rows] * rng.standard_normal((n_draws, z_mean.shape[1]))
 
 
-class _QuietMixture(GaussianMixture):
-    """One that does not warn when it stops at `max_iter`: near its end it is as good.
+def _n_components(
+    z: np.ndarray, z_held_out: np.ndarray, largest: int, *, n_independent: int, rng: np.random.RandomState
+) -> int:
+    """Choose the number of components of a mixture by held-out log density.
 
-    A warnings filter would be the whole process's, and two threads that set it and put it back leave it set.
+    The largest number is chosen whose mean log density is not lower than the best by more than a standard error: too few
+    components lose rare kinds of row, which a mean density hardly shows.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n, latent_dim)
+        Points to fit to.
+    z_held_out : ndarray of shape (n_held_out, latent_dim)
+        Points to compare by.
+    largest : int
+        Largest number of components; its half, its quarter and 1 are tried as well.
+    n_independent : int
+        Number of posteriors that the held-out points were drawn from: points of the same posterior are not independent.
+    rng : RandomState
+        Source of the random numbers.
+
+    Returns
+    -------
+    n_components : int
+    """
+    sizes = sorted({1, largest // 4, largest // 2, largest} - {0})
+    scores = []
+    for size in sizes:
+        scores.append(_normal_mixture(z, size, rng).log_prob(torch.from_numpy(z_held_out)))
+
+    # differences at the same points have a smaller error than the two means have; shape (n_sizes, n_held_out)
+    log_prob = torch.stack(scores)
+    behind = log_prob[log_prob.mean(1).argmax()] - log_prob
+    error = behind.std(1) / min(len(z_held_out), n_independent) ** 0.5
+
+    ties = behind.mean(1) <= error
+    return sizes[int(torch.nonzero(ties).max())]
+
+
+class _QuietMixture(GaussianMixture):
+    """A mixture that does not warn when it stops at `max_iter`: near its end it is as good.
+
+    A filter of warnings would be the whole process's, and two threads that set it and put it back may leave it set.
     """
 
     converged_ = property(lambda self: True, lambda self, value: None)
 
 
-def _normal_mixture(z, n_components, rng):
-    """A `Mixture` of so many components fitted to points of shape (n, latent_dim)."""
-    model = _QuietMixture(n_components, max_iter=30, init_params="k-means++", reg_covar=RIDGE, random_state=rng).fit(z)
+def _normal_mixture(z: np.ndarray, n_components: int, rng: np.random.RandomState) -> Mixture:
+    """Fit a `Mixture` of `n_components` normals to points of shape (n, latent_dim)."""
+    # thirty steps end close to the optimum; the last ones hardly change the density
+    model = _QuietMixture(n_components, max_iter=30, init_params="k-means++", reg_covar=RIDGE, random_state=rng)
+    model.fit(z)
+
     return Mixture(model.weights_, model.means_, np.linalg.cholesky(model.covariances_))

@@ -1,21 +1,32 @@
 """The variational autoencoder: an encoder, a decoder and a likelihood."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from skvae.model.decoding import generate_in_order
-from skvae.model.layers import MLP, AutoregressiveMLP, arrays, load
+from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder, Reader
+from skvae.model.layers import MLP, arrays, load, mlp_of, portable
 from skvae.model.likelihoods import Likelihood, held
 from skvae.randomness import PrivateDraws
 from skvae.threads import on_one_thread
 
-N_COMPONENTS = 8
-"""Normal components of a number's density under an autoregressive decoder."""
+if TYPE_CHECKING:
+    from skvae.table.layout import Layout
 
-LOGVAR_MIN, LOGVAR_MAX = -20.0, 10.0
+NetworkFactory = Callable[[int, int], nn.Module]
+"""``factory(n_inputs, n_outputs)`` makes a network (n, n_inputs) -> (n, n_outputs)."""
+
+OUTPUTS = {"encoder": "2 * latent_dim (means, then log-variances)", "decoder": "likelihood parameters"}
+"""What the outputs of the user's networks are."""
+
+LOGVAR_MIN = -20.0
+LOGVAR_MAX = 10.0
 """The encoder's log-variances are held in this range (standard deviations from 5e-5 to 150), so that a row far from all
 training rows cannot overflow the exponential."""
 
@@ -31,84 +42,100 @@ class VAE(nn.Module):
     ----------
     encoder : torch.nn.Module
         (n, layout.n_inputs) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
-    decoder : torch.nn.Module
-        (n, latent_dim) -> (n, n_outputs): what the likelihood reads.
+    decoder : Decoder
+        From z, and perhaps cells of the row, to what the likelihood reads.
     likelihood : Likelihood
         p(x | z).
     latent_dim : int
 
     Notes
     -----
-    Rows are *encoded* rows, as ``likelihood.layout`` lays them out, with a last column of ones (which meets the biases in the
-    hand-written training step).
+    Rows are *encoded* rows, as ``likelihood.layout`` lays them out.
     """
 
-    def __init__(self, encoder, decoder, likelihood, latent_dim):
+    def __init__(self, encoder: nn.Module, decoder: Decoder, likelihood: Likelihood, latent_dim: int) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.likelihood, self.latent_dim = encoder, decoder, likelihood, latent_dim
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.latent_dim = latent_dim
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """torch.device : where the parameters are."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        for p in self.parameters():
+            return p.device
 
-    def encode(self, x):
+        # custom networks may have no parameters
+        return torch.device("cpu")
+
+    def inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """The cells of encoded rows that networks read, shape (n, layout.n_inputs)."""
+        return x[..., self.likelihood.layout.first_number :].clamp(-INPUT_MAX, INPUT_MAX)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
+        # side by side in the encoder's outputs
         z_mean, z_logvar = self.encoder(self.inputs(x)).chunk(2, dim=-1)
+
         return z_mean, held(z_logvar, LOGVAR_MIN, LOGVAR_MAX)
 
-    @property
-    def autoregressive(self):
-        """bool : whether the decoder reads the parts before, too."""
-        return isinstance(self.decoder, AutoregressiveMLP)
-
-    def decode(self, z, x=None):
-        """Likelihood parameters, shape (..., n, n_outputs), with the offsets of the rows `x` if they are given.
-
-        An autoregressive decoder reads the rows beside z.
-        """
-        if self.autoregressive:
-            outputs = self.decoder(z, self.inputs(x))
-        else:  # custom modules are promised a matrix
-            outputs = self.decoder(z) if z.ndim == 2 else self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
-        layout = self.likelihood.layout
-        if layout.exposure is None or x is None:
-            return outputs
-        counts, others = outputs.tensor_split([layout.n_counts], dim=-1)  # each count reads one output
-        return torch.cat([counts + x[..., layout.offset], others], dim=-1)
-
-    def inputs(self, x):
-        """The cells of encoded rows that networks read, shape (n, n_inputs)."""
-        return x[..., self.likelihood.layout.first_number : -1].clamp(-INPUT_MAX, INPUT_MAX)
-
-    def forward(self, x):
-        """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_columns): the reconstruction."""
-        return self.generate(self.encode(x)[0])
-
-    @torch.no_grad()
-    def generate(self, z, generator=None):
-        """Parts decoded from `z`: drawn from p(x | z), or without a generator their means or most probable levels.
+    def decode(self, z: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+        """Parameters of p(x | z).
 
         Parameters
         ----------
-        z : tensor of shape (n, latent_dim)
-        generator : torch.Generator, default=None
+        z : tensor of shape (..., n, latent_dim)
+        x : tensor of shape (n, layout.width), default=None
+            Encoded rows. An autoregressive decoder reads them, and their offsets raise the counts.
 
         Returns
         -------
-        parts : tensor of shape (n, n_columns)
+        outputs : tensor of shape (..., n, n_outputs)
         """
-        if self.autoregressive or self.likelihood.layout.exposure is not None:
-            return generate_in_order(self, z[:, None], generator)[0][:, 0]
-        outputs = self.decode(z)
-        return self.likelihood.mean(outputs) if generator is None else self.likelihood.draw(outputs, generator)
+        if x is None:
+            return self.decoder(z)
 
-    def elbo_terms(self, x, noise):
+        outputs = self.decoder(z, self.inputs(x))
+        if not self.likelihood.raised:
+            return outputs
+
+        # autograd may need the outputs as they were
+        outputs = outputs.clone()
+        for raised in self.likelihood.raised:
+            outputs[..., raised] += x[..., self.likelihood.layout.offset]
+
+        return outputs
+
+    def begin(self, z: torch.Tensor, x: torch.Tensor | None = None) -> Reader:
+        """A reader of the decoder's outputs for rows made part after part: see `Decoder.begin`.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, n_draws, latent_dim)
+        x : tensor of shape (n, layout.width), default=None
+            Encoded rows, with zeros where a part is still to come.
+        """
+        if x is None:
+            return self.decoder.begin(z)
+
+        return self.decoder.begin(z, self.inputs(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean (or most probable level) of p(x | z) at z = z_mean, shape (n, n_parts).
+
+        Under an autoregressive decoder each part is told from z and the parts before it in `x`.
+        """
+        z_mean, _ = self.encode(x)
+
+        return self.likelihood.mean(self.decode(z_mean, x))
+
+    def elbo_terms(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The two terms of the evidence lower bound, row by row, with one draw of z each.
 
         Parameters
         ----------
-        x : tensor of shape (n, layout.width + 1)
+        x : tensor of shape (n, layout.width)
         noise : tensor of shape (n, latent_dim)
             Standard normal; z = z_mean + z_std * noise.
 
@@ -120,57 +147,100 @@ class VAE(nn.Module):
             KL(q(z | x) || N(0, I)), in nats.
         """
         z_mean, z_logvar = self.encode(x)
-        z = z_mean + torch.exp(0.5 * z_logvar) * noise
-        nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
-        return nll, kl_divergence(z_mean, z_logvar).sum(-1)
+        z = z_mean + torch.exp(0.5 * z_logvar) * noise  # (n, latent_dim)
 
-    def __reduce__(self):
-        # Custom modules are pickled by themselves, from the CPU, so that a file loads where there is no GPU.
-        own = {name: p for name, p in arrays(self).items() if name.startswith("likelihood.")}
-        encoder, decoder = (copy.deepcopy(m).cpu() if is_custom(m) else m for m in (self.encoder, self.decoder))
-        return _rebuild_vae, (
-            encoder,
-            decoder,
-            self.likelihood.layout,
-            self.likelihood.n_components,
+        nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
+        kl = kl_divergence(z_mean, z_logvar).sum(-1)
+
+        return nll, kl
+
+    @property
+    def has_custom_networks(self) -> bool:
+        """bool : whether the encoder or the decoder is the user's: such modules may draw, or act otherwise in training."""
+        return mlp_of(self.encoder) is None or self.decoder.layers is None
+
+    def __deepcopy__(self, memo: dict) -> VAE:
+        # what is pickled is on the CPU
+        rebuild, args = self.__reduce__()
+
+        return rebuild(*copy.deepcopy(args, memo)).to(self.device)
+
+    def __reduce__(self) -> tuple:
+        likelihood = self.likelihood
+        return _rebuild, (
+            portable(self.encoder),
+            self.decoder,
+            likelihood.layout,
+            likelihood.n_components,
+            arrays(likelihood),
+            _dtype_of(likelihood),
             self.latent_dim,
-            own,
             self.training,
         )
 
 
-def kl_divergence(z_mean, z_logvar):
+@on_one_thread
+def _rebuild(
+    encoder: nn.Module,
+    decoder: Decoder,
+    layout: Layout,
+    n_components: int,
+    own: dict[str, np.ndarray],
+    dtype: torch.dtype,
+    latent_dim: int,
+    training: bool,
+) -> VAE:
+    # the blocks' constants are made anew, in single precision
+    likelihood = load(Likelihood(layout, n_components), own, training).to(dtype)
+
+    return VAE(encoder, decoder, likelihood, latent_dim).train(training)
+
+
+def _dtype_of(likelihood: Likelihood) -> torch.dtype:
+    """Precision of the parameters and constants of the blocks."""
+    for tensor in (*likelihood.parameters(), *likelihood.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+
+    return torch.float32
+
+
+def kl_divergence(z_mean: torch.Tensor, z_logvar: torch.Tensor) -> torch.Tensor:
     """KL(N(z_mean, exp(z_logvar)) || N(0, 1)) of each latent unit, elementwise, in nats (Kingma & Welling, 2014, B)."""
     return 0.5 * (z_mean**2 + torch.exp(z_logvar) - 1 - z_logvar)
 
 
-def is_custom(module):
-    """Whether a module came from a user's factory."""
-    return type(module) not in (MLP, AutoregressiveMLP)
+# -------------------------------------------------------------------------------------------------------------- building
 
 
-def has_own_modules(vae):
-    """Whether the encoder or the decoder came from a user's factory: such modules may draw from torch's generators."""
-    return is_custom(vae.encoder) or is_custom(vae.decoder)
-
-
-def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encoder, decoder, seed):
+def build_vae(
+    layout: Layout,
+    mean: np.ndarray,
+    *,
+    latent_dim: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    encoder: NetworkFactory | nn.Module | None,
+    decoder: str | NetworkFactory | nn.Module,
+    seed: int,
+) -> VAE:
     """A freshly initialised VAE.
 
     Parameters
     ----------
     layout : Layout
-        Where what stands in an encoded row.
+        Positions of the cells in an encoded row.
     mean : ndarray of shape (layout.width,)
-        Mean of the encoded rows; the built-in decoder starts there.
+        Mean of the encoded rows; the built-in decoders start there.
     latent_dim : int
     hidden_layer_sizes : sequence of int
         Widths of the encoder's hidden layers; the decoder has them in reverse.
     activation : str
+        A key of `skvae.model.layers.ACTIVATIONS`.
     encoder : callable, torch.nn.Module or None
         ``encoder(n_inputs, n_outputs)`` makes a module; a module is copied; None is an MLP.
-    decoder : "factorized", "autoregressive", callable or torch.nn.Module
-        Likewise.
+    decoder : {"factorized", "autoregressive"}, callable or torch.nn.Module
+        A key of `skvae.model.decoders.DECODERS`; a callable or a module makes the network of a factorized decoder.
     seed : int
         All initial weights follow from it. A factory finds torch's default generator seeded with it, and the
         generator's former state is put back afterwards.
@@ -179,60 +249,61 @@ def build_vae(layout, mean, *, latent_dim, hidden_layer_sizes, activation, encod
     -------
     vae : VAE
     """
-    autoregressive = decoder == "autoregressive"
-    likelihood = Likelihood(layout, N_COMPONENTS if autoregressive else 0)
-    generator = torch.Generator().manual_seed(seed)
+    decoder_class = DECODERS[decoder] if isinstance(decoder, str) else FactorizedDecoder
+    likelihood = Likelihood(layout, decoder_class.n_components)
+    output_part = likelihood.output_part.tolist()
     hidden = tuple(hidden_layer_sizes)
+
+    # both networks draw from the same sources, the encoder first
+    generator = torch.Generator().manual_seed(seed)
     draws = PrivateDraws(seed, torch.device("cpu"))
-    encoder = _make("encoder", encoder, layout.n_inputs, 2 * latent_dim, hidden, activation, generator, draws)
-    if autoregressive:
-        inputs, outputs = ([layout.rank[i] for i in parts] for parts in (layout.input_parts, likelihood.output_part))
-        decoder = AutoregressiveMLP(latent_dim, inputs, outputs, hidden[::-1], activation, generator)
+
+    if encoder is None:
+        encoder_network: nn.Module = MLP((layout.n_inputs, *hidden, 2 * latent_dim), activation, generator)
     else:
-        sizes = (latent_dim, likelihood.n_outputs)
-        decoder = _make("decoder", decoder, *sizes, hidden[::-1], activation, generator, draws)
-    if not is_custom(decoder):
+        encoder_network = draws.run(_custom_network, "encoder", encoder, layout.n_inputs, 2 * latent_dim)
+
+    if isinstance(decoder, str):
+        built = decoder_class.built_in(latent_dim, layout, output_part, hidden[::-1], activation, generator)
+    else:
+        network = draws.run(_custom_network, "decoder", decoder, latent_dim, likelihood.n_outputs)
+        built = FactorizedDecoder(network, output_part)
+
+    # a network of the user's starts as its maker meant
+    if built.layers is not None:
+        start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
         with torch.no_grad():
-            start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
-            decoder.layers[-1].bias.copy_(start)
-    return VAE(encoder, decoder, likelihood.float(), latent_dim)
+            built.layers[-1].bias.copy_(start)
+
+    return VAE(encoder_network, built, likelihood.float(), latent_dim)
 
 
-def _make(role, factory, n_inputs, n_outputs, hidden, activation, generator, draws):
-    """The encoder or the decoder."""
-    if factory is None or isinstance(factory, str):
-        return MLP((n_inputs, *hidden, n_outputs), activation, generator)
-    return draws.run(_make_custom, role, factory, n_inputs, n_outputs)
-
-
-def _make_custom(role, factory, n_inputs, n_outputs):
-    """The module of a user's, and a check that it maps (n, n_inputs) to (n, n_outputs)."""
-    module = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(n_inputs, n_outputs)
-    if not isinstance(module, nn.Module):
+def _custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:
+    """The user's encoder or decoder, in single precision and ready to be read, once it is seen to fit."""
+    network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(n_inputs, n_outputs)
+    if not isinstance(network, nn.Module):
         raise TypeError(
             f"{role}={factory!r} must be a torch.nn.Module or a callable (n_inputs, n_outputs) -> torch.nn.Module; the "
-            f"call returned {type(module).__name__}."
+            f"call returned {type(network).__name__}."
         )
-    module = module.float().eval()
+
+    network = network.float().eval()
+    _check_shapes(role, network, n_inputs, n_outputs)
+
+    return network
+
+
+@torch.no_grad()
+def _check_shapes(role: str, network: nn.Module, n_inputs: int, n_outputs: int) -> None:
+    """An error unless a custom network maps (n, n_inputs) to (n, n_outputs)."""
+    # two rows, to see that an axis of rows is kept
     try:
-        with torch.no_grad():
-            shape = tuple(module(torch.zeros(2, n_inputs)).shape)
+        shape = tuple(network(torch.zeros(2, n_inputs)).shape)
     except Exception as error:
         raise ValueError(f"The custom {role} could not read an input of shape (2, {n_inputs}): {error}") from error
+
     if shape != (2, n_outputs):
-        what = "2 * latent_dim (means, then log-variances)" if role == "encoder" else "likelihood parameters"
         raise ValueError(
-            f"The custom {role} must map (n, {n_inputs}) to (n, {n_outputs}), {what}; for n = 2 it returned shape "
+            f"The custom {role} must map (n, {n_inputs}) to (n, {n_outputs}), {OUTPUTS[role]}; for n = 2 it returned shape "
             f"{shape}."
         )
-    return module
-
-
-@on_one_thread
-def _rebuild_vae(encoder, decoder, layout, n_components, latent_dim, arrays, training):
-    likelihood = load(
-        Likelihood(layout, n_components),
-        {name.removeprefix("likelihood."): array for name, array in arrays.items()},
-        training,
-    )
-    return VAE(encoder, decoder, likelihood, latent_dim).train(training)

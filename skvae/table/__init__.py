@@ -1,10 +1,11 @@
 """A table <-> the float matrix that the network reads and models.
 
-Imports nothing else of the package: what a column *is* (its kind, its units, its dtype) is settled here, what it is
-worth (its density) in :mod:`skvae.model.likelihoods`.
+Imports nothing else of the package: what a column *is* (its kind, its units, its dtype) is settled here, how probable its
+cells are in :mod:`skvae.model.likelihoods`.
 """
 
-from skvae.table.containers import TableReader, as_table
-from skvae.table.table import KINDS, Layout, TableEncoder
+from skvae.table.containers import as_frame, as_table
+from skvae.table.layout import Layout
+from skvae.table.table import EncodedRows, Table
 
-__all__ = ["KINDS", "Layout", "TableEncoder", "TableReader", "as_table"]
+__all__ = ["EncodedRows", "Layout", "Table", "as_frame", "as_table"]

@@ -1,13 +1,14 @@
 """Exposure: the column that the counts of a row are in proportion to (days observed, policy years, the row's total)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
-from skvae.table.quantiles import QuantileMap, decode_part
-
-COUNTS = ("poisson", "negative_binomial")
+from skvae.table.kinds import KINDS, Kind, Normal, QuantileNormal
+from skvae.table.selection import listed, position
 
 
 @dataclass(frozen=True)
@@ -21,78 +22,121 @@ class Exposure:
     Attributes
     ----------
     column : int
-        Its position in the table.
-    parts : tuple of (int, str)
-        Position and kind of its parts; none if it was constant at fit.
-    location, scale : float
-        As in `TableEncoder`.
-    quantiles : QuantileMap or None
-    smallest, log_mean : float
-        Smallest exposure seen at fit, below which none is decoded or drawn, and the logarithm of the mean one.
+        Position of the exposure among the columns.
+    kind : Kind
+        Its kind.
+    parts : tuple of int
+        Positions of its parts; none if it was constant at fit.
+    smallest : float
+        Smallest exposure seen at fit: none below it is decoded or drawn.
+    log_mean : float
+        Logarithm of the mean exposure.
     """
 
     column: int
-    parts: tuple
-    location: float
-    scale: float
-    quantiles: QuantileMap | None
+    kind: Kind
+    parts: tuple[int, ...]
     smallest: float
     log_mean: float
 
-    def offsets(self, exposures):
+    def offsets(self, exposures: np.ndarray) -> np.ndarray:
         """Offsets of the counts for exposures of shape (n,), both in float64; NaN where missing."""
         return np.log(exposures) - self.log_mean
 
-    def offsets_of_parts(self, cells):
-        """Offsets of the counts, shape (n,), for decoded or drawn parts, shape (n, n_parts)."""
-        values = np.full(len(cells), self.location)
-        for i, kind in self.parts:
-            decode_part(values, cells[:, i], kind, self.location, self.scale, self.quantiles)
+    def offsets_of_parts(self, cells: np.ndarray) -> np.ndarray:
+        """Offsets of the counts, shape (n,), for decoded or drawn parts of shape (n, n_parts)."""
+        own = list(cells[:, list(self.parts)].T)
+        values = self.kind.decode(own, len(cells))
+
+        # a normal exposure may be drawn below 0
         return self.offsets(np.maximum(values, self.smallest))
 
 
-def exposure_column(exposure, names, levels, asked, likelihood):
-    """The position of the column `exposure`, or None. Its kind among those `asked` becomes one that draws positive numbers."""
+def exposure_column(
+    exposure: str | int | None, names: Sequence, levels: Sequence, asked: Sequence[str], likelihood: str | dict
+) -> int | None:
+    """The position of the column `exposure`; None if there is no exposure.
+
+    Parameters
+    ----------
+    exposure : str, int or None
+        Name or index of a column.
+    names : sequence of length n_columns
+    levels : sequence of (list or None) of length n_columns
+        Levels of the categorical columns.
+    asked : sequence of str of length n_columns
+        Kind asked for each column, ``"auto"`` included.
+    likelihood : str or dict
+        The parameter that it was asked by.
+
+    Returns
+    -------
+    column : int or None
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, it cannot be an exposure, or no other column is a count.
+    """
     if exposure is None:
         return None
-    n = len(names)
-    j = names.index(exposure) if exposure in names else exposure
-    if not isinstance(j, Integral) or not -n <= j < n:
+
+    column = position(exposure, names)
+    if column is None:
         raise ValueError(
-            f"exposure={exposure!r} names no column: the table has {n} columns "
-            f"({', '.join(map(repr, names[:5]))}{', ...' if n > 5 else ''}). Give a column's name or its index."
+            f"exposure={exposure!r} names no column: the table has {len(names)} columns ({listed(names)}). Give a column's "
+            f"name or its index."
         )
-    j = int(j) % n
-    if levels[j] is not None:
+    if levels[column] is not None:
         raise ValueError(
             f"exposure={exposure!r} names a categorical column; expected one of positive numbers, such as the time observed."
         )
-    if isinstance(likelihood, dict) and asked[j] not in ("auto", "normal", "quantile_normal"):
+    if isinstance(likelihood, dict) and asked[column] not in ("auto", Normal.name, QuantileNormal.name):
         raise ValueError(
-            f"exposure={exposure!r} names a column that likelihood models as {asked[j]!r}. Leave it out of likelihood, or "
-            f"name it under 'normal' or 'quantile_normal'."
+            f"exposure={exposure!r} names a column that likelihood models as {asked[column]!r}. Leave it out of likelihood, "
+            f"or name it under 'normal' or 'quantile_normal'."
         )
-    if not any(kind in COUNTS for i, kind in enumerate(asked) if i != j):
+
+    others = {*asked[:column], *asked[column + 1 :]} - {"auto"}
+    if not any(KINDS[kind].is_count for kind in others):
         raise ValueError(
             f"exposure={exposure!r}, but no other column is a count. Say which are by likelihood={{'poisson': [...]}} or "
             f"{{'negative_binomial': [...]}}, or leave exposure out."
         )
-    if asked[j] not in ("normal", "quantile_normal"):
-        asked[j] = "quantile_normal"
-    return j
+    return column
 
 
-def order_of_columns(kinds, exposure):
-    """The columns in the order in which they are drawn: that of the table, but the exposure before the first count."""
-    order = list(range(len(kinds)))
-    counts = [j for j in order if kinds[j] in COUNTS]
-    if exposure is not None and counts and exposure > counts[0]:
-        order.insert(counts[0], order.pop(exposure))
-    return order
+def learn_exposure(values: np.ndarray, weight: np.ndarray, label: str) -> tuple[float, float]:
+    """Smallest value and logarithm of the weighted mean of an exposure.
+
+    Parameters
+    ----------
+    values : ndarray of float64 of shape (n_samples,)
+        NaN where missing.
+    weight : ndarray of shape (n_samples,)
+        Weights of the rows.
+    label : str
+        What errors call the column.
+
+    Raises
+    ------
+    ValueError
+        If all exposures are missing, or one is not positive.
+    """
+    check_positive(values, label)
+
+    present = ~np.isnan(values)
+    if not present.any():
+        raise ValueError(f"Column {label} is the exposure of the counts, but all its cells are missing.")
+
+    # in units of the largest, so that their sum does not overflow
+    largest = values[present].max()
+    mean = np.average(values[present] / largest, weights=weight[present])
+    return float(values[present].min()), float(np.log(largest) + np.log(mean))
 
 
-def check_positive(exposures, label):
-    """Raise if an exposure, of shape (n,), is there but not positive."""
+def check_positive(exposures: np.ndarray, label: str) -> None:
+    """Raise a ValueError if an exposure, of shape (n,), is observed but not positive."""
     wrong = np.flatnonzero(exposures <= 0)
     if len(wrong):
         raise ValueError(
@@ -102,8 +146,8 @@ def check_positive(exposures, label):
         )
 
 
-def check_there(exposures, counts, label):
-    """Raise if an exposure, of shape (n,), is missing in a row that holds one of the `counts`, shape (n, n_counts)."""
+def check_complete(exposures: np.ndarray, counts: np.ndarray, label: str) -> None:
+    """Raise a ValueError if an exposure, of shape (n,), is missing beside a count, `counts` of shape (n, n_counts)."""
     missing = np.flatnonzero(np.isnan(exposures) & ~np.isnan(counts).all(1))
     if len(missing):
         raise ValueError(

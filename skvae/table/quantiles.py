@@ -1,145 +1,219 @@
-"""A number <-> a standard normal score, by its own empirical distribution; values that repeat are levels of their own."""
+"""A number <-> a standard normal score, by the column's empirical distribution; values that repeat are levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
 
-MAX_LEVELS, ROWS_PER_LEVEL = 64, 20
-"""A column with at most so many distinct values, which so many rows share on average, is modelled level by level."""
+MAX_LEVELS = 64
+"""Largest number of distinct values of a column that is modelled level by level."""
+
+ROWS_PER_LEVEL = 20
+"""Rows per distinct value, on average, that such a column has at least."""
 
 SPIKE_SHARE = 0.005
 """In other columns, a value that at least this share of the rows repeat is a level of its own (a *spike*)."""
 
+MIN_ROWS_PER_SPIKE = 10
 
+MAX_DECIMALS = 6
+
+
+@dataclass(frozen=True, eq=False)
 class QuantileMap:
-    """The learnt map of one column (Liu, Lafferty & Wasserman, 2009, with spikes).
+    """The learnt map of one column (Liu, Lafferty & Wasserman, "The nonparanormal", 2009, with spikes).
 
     Attributes
     ----------
-    spikes_ : ndarray of shape (n_spikes,)
+    spikes : ndarray of shape (n_spikes,)
         Values with a probability of their own, sorted.
-    knots_, scores_ : ndarray of shape (n_knots,)
-        The other values: piecewise linear and increasing between these points, and linear beyond; empty if there are none.
-    support_ : ndarray or None
-        If the other values repeat, the values that occur: the way back is to the nearest.
-    decimals_ : int or None
-        Else, to how many decimals they are given.
-    grain_ : tuple of (float, float) or None
-        For whole numbers, the least and the largest step that leads from it to all others: days among seconds, say.
+    knots, scores : ndarray of shape (n_knots,)
+        The map of all other values is piecewise linear and increasing between these points, and linear beyond them. Empty if
+        there are no other values.
+    support : ndarray of shape (n_values,) or None
+        If the other values repeat, the values that occur: the way back leads to the nearest.
+    decimals : int or None
+        Else, the number of decimals of the other values.
+    grain : tuple of (float, float) or None
+        For whole numbers, the least one and the largest step that leads from it to all others, such as days among seconds.
     """
 
-    def fit(self, column, weight):
-        """Learn from the values of a column, shape (n,), none missing, and their weights."""
+    spikes: np.ndarray
+    knots: np.ndarray
+    scores: np.ndarray
+    support: np.ndarray | None
+    decimals: int | None
+    grain: tuple[float, float] | None
+
+    @classmethod
+    def fit(cls, column: np.ndarray, weight: np.ndarray) -> QuantileMap:
+        """Learn the map of a column.
+
+        Parameters
+        ----------
+        column : ndarray of shape (n,)
+            Values, none missing.
+        weight : ndarray of shape (n,)
+            Weights of the rows.
+
+        Returns
+        -------
+        quantiles : QuantileMap
+        """
         values, inverse = np.unique(column, return_inverse=True)
         mass = np.bincount(inverse, weights=weight)
         counts = np.bincount(inverse)
-        spike = (mass >= SPIKE_SHARE * mass.sum()) & (counts >= 10)
-        if len(values) <= MAX_LEVELS and len(column) >= ROWS_PER_LEVEL * len(values):
-            spike[:] = True
-        self.spikes_ = values[spike].astype(np.float64)
-        values, mass, counts = values[~spike].astype(np.float64), mass[~spike], counts[~spike]
-        if len(values) == 1:  # a lone value has no scale of its own
-            self.spikes_ = np.sort(np.append(self.spikes_, values))
-            values, mass, counts = values[:0], mass[:0], counts[:0]
-        self.knots_, self.scores_ = _knots(values, mass, counts.sum())
-        repeats = len(values) > 0 and counts.sum() >= 2 * len(values)
-        self.support_ = values if repeats else None
-        self.decimals_ = _decimals(values)
-        self.grain_ = _grain(values) if self.decimals_ == 0 else None
-        return self
+
+        spike = _spikes(mass, counts)
+        spikes = values[spike].astype(np.float64)
+        rest = values[~spike].astype(np.float64)
+        mass = mass[~spike]
+        n_rest = counts[~spike].sum()
+
+        # a single value has no scale of its own
+        if len(rest) == 1:
+            spikes = np.sort(np.append(spikes, rest))
+            rest = rest[:0]
+            mass = mass[:0]
+            n_rest = 0
+
+        knots, scores = _knots(rest, mass, n_rest)
+        repeats = len(rest) > 0 and n_rest >= 2 * len(rest)
+        decimals = _decimals(rest)
+        grain = None
+        if decimals == 0:
+            grain = _grain(rest)
+        support = rest if repeats else None
+        return cls(spikes, knots, scores, support, decimals, grain)
 
     @property
-    def n_levels_(self):
-        """int : levels of the categorical part: the spikes, and one for all other values if there are any."""
-        return len(self.spikes_) + (self.has_rest_ if len(self.spikes_) else 0)
+    def n_levels(self) -> int:
+        """int : number of levels of the categorical part: the spikes, and one for all other values if there are any."""
+        if not len(self.spikes):
+            return 0
+        return len(self.spikes) + self.has_rest
 
     @property
-    def has_rest_(self):
-        """bool : whether there are values that are not spikes."""
-        return len(self.knots_) > 0
+    def has_rest(self) -> bool:
+        """bool : whether there are values that are no spikes."""
+        return len(self.knots) > 0
 
-    def level(self, column):
-        """Position of each value among the spikes, or the level behind the last for all others; shape (n,)."""
-        place = np.clip(np.searchsorted(self.spikes_, column), 0, max(len(self.spikes_) - 1, 0))
-        if not len(self.spikes_):
+    def level(self, column: np.ndarray) -> np.ndarray:
+        """Position of each value among the spikes; all other values have the position behind the last spike.
+
+        Parameters
+        ----------
+        column : ndarray of shape (n,)
+
+        Returns
+        -------
+        level : ndarray of float of shape (n,)
+        """
+        if not len(self.spikes):
             return np.zeros(len(column))
-        if not self.has_rest_:  # a value between two levels: the nearest
-            below = np.clip(place - 1, 0, None)
-            nearer = np.abs(column - self.spikes_[below]) < np.abs(column - self.spikes_[place])
-            return np.where(nearer, below, place).astype(float)
-        return np.where(self.spikes_[place] == column, place, len(self.spikes_)).astype(float)
 
-    def holds(self, value):
-        """Whether the column can take a value: all but what lies between levels, where there are levels only."""
-        return self.has_rest_ or value in self.spikes_
+        place = np.clip(np.searchsorted(self.spikes, column), 0, len(self.spikes) - 1)
+        if self.has_rest:
+            return np.where(self.spikes[place] == column, place, len(self.spikes)).astype(float)
 
-    def score(self, column):
-        """Normal scores of values that are no spikes, shape (n,), and the logarithm of their derivative."""
-        k = np.clip(np.searchsorted(self.knots_, column, side="right") - 1, 0, len(self.knots_) - 2)
-        slope = np.diff(self.scores_)[k] / np.diff(self.knots_)[k]
-        return self.scores_[k] + (column - self.knots_[k]) * slope, np.log(slope)
+        # without a rest, a value between two levels belongs to the nearest
+        below = np.clip(place - 1, 0, None)
+        nearer = np.abs(column - self.spikes[below]) < np.abs(column - self.spikes[place])
+        return np.where(nearer, below, place).astype(float)
 
-    def value(self, score):
-        """The way back from normal scores, shape (n,)."""
-        k = np.clip(np.searchsorted(self.scores_, score, side="right") - 1, 0, len(self.knots_) - 2)
-        slope = np.diff(self.knots_)[k] / np.diff(self.scores_)[k]
-        value = self.knots_[k] + (score - self.scores_[k]) * slope
-        if self.support_ is not None:
-            place = np.clip(np.searchsorted(self.support_, value), 1, len(self.support_) - 1)
-            low, high = self.support_[place - 1], self.support_[place]
-            return np.where(value - low < high - value, low, high)
-        if self.grain_ is not None:
-            least, step = self.grain_
+    def holds(self, value: float) -> bool:
+        """Whether the column can take a value: any number, or a level only, if there is nothing but levels."""
+        return self.has_rest or value in self.spikes
+
+    def score(self, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normal scores of values that are no spikes, and the logarithm of the derivative of the map.
+
+        Parameters
+        ----------
+        column : ndarray of shape (n,)
+
+        Returns
+        -------
+        score : ndarray of shape (n,)
+        log_slope : ndarray of shape (n,)
+        """
+        interval = _interval(self.knots, column)
+        slope = np.diff(self.scores)[interval] / np.diff(self.knots)[interval]
+        score = self.scores[interval] + (column - self.knots[interval]) * slope
+        return score, np.log(slope)
+
+    def value(self, score: np.ndarray) -> np.ndarray:
+        """Values of normal scores, both of shape (n,): the inverse of `score`, rounded to what the column holds."""
+        interval = _interval(self.scores, score)
+        slope = np.diff(self.knots)[interval] / np.diff(self.scores)[interval]
+        value = self.knots[interval] + (score - self.scores[interval]) * slope
+
+        # the finest fact about the column decides
+        if self.support is not None:
+            return _nearest(self.support, value)
+        if self.grain is not None:
+            least, step = self.grain
             return least + np.round((value - least) / step) * step
-        return value if self.decimals_ is None else np.round(value, self.decimals_)
+        if self.decimals is not None:
+            return np.round(value, self.decimals)
+        return value
 
 
-def _knots(values, mass, n):
-    """Knots of the map from sorted distinct values, shape (m,), that `n` rows hold: equal shares, of at least 30 rows."""
+def _spikes(mass: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mask of the distinct values, shape (n_values,), that are levels, from the weight and the number of their rows."""
+    if len(counts) <= MAX_LEVELS and counts.sum() >= ROWS_PER_LEVEL * len(counts):
+        return np.ones(len(counts), dtype=bool)
+
+    return (mass >= SPIKE_SHARE * mass.sum()) & (counts >= MIN_ROWS_PER_SPIKE)
+
+
+def _knots(values: np.ndarray, mass: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Knots of the map from sorted distinct values of `n` rows, two arrays of shape (n_knots,).
+
+    Between neighbours lie equal shares of the rows, and at least 30 rows.
+    """
     if not len(values):
         return values, values
-    middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()  # mid-distribution of each value
+
+    # mid-distribution: half of the rows that share a value lie below it
+    middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()
+
     n_knots = int(np.clip(min(n / 30, 2 * np.sqrt(n)), 4, 1000))
     grid = np.linspace(middle[0], middle[-1], n_knots)
     chosen = np.unique(np.clip(np.searchsorted(middle, grid), 0, len(values) - 1))
     return values[chosen], ndtri(middle[chosen])
 
 
-def _decimals(values):
-    """The fewest decimals, at most 6, that tell all values exactly; None if that is not enough."""
+def _interval(knots: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Interval between two knots whose line applies to each point, from 0; shape (n,)."""
+    return np.clip(np.searchsorted(knots, points, side="right") - 1, 0, len(knots) - 2)
+
+
+def _nearest(support: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The nearest of the sorted numbers `support`, at least two, to each value; shape (n,)."""
+    place = np.clip(np.searchsorted(support, values), 1, len(support) - 1)
+    low = support[place - 1]
+    high = support[place]
+    return np.where(values - low < high - values, low, high)
+
+
+def _decimals(values: np.ndarray) -> int | None:
+    """The fewest decimals, up to 6, that tell all values exactly; None if more are needed."""
     sample = values[:: max(1, len(values) // 2000)]
-    for decimals in range(7):
-        if np.all(np.abs(np.round(sample, decimals) - sample) <= 1e-9 * np.abs(sample).max(initial=0)):
+    tolerance = 1e-9 * np.abs(sample).max(initial=0)
+
+    for decimals in range(MAX_DECIMALS + 1):
+        if np.all(np.abs(np.round(sample, decimals) - sample) <= tolerance):
             return decimals
     return None
 
 
-def _grain(values):
-    """The least of sorted whole numbers, and the greatest common divisor of their distances from it; None if too large."""
+def _grain(values: np.ndarray) -> tuple[float, float] | None:
+    """The least of sorted whole numbers and the greatest common divisor of their distances from it; None if too large."""
     if len(values) < 2 or np.abs(values).max() >= 2**62:
         return None
-    return float(values[0]), float(np.gcd.reduce((values - values[0]).astype(np.int64)))
 
-
-def in_units(location, scale):
-    """A power of two, and location and scale in units of it: so that no difference overflows."""
-    unit = 2.0 ** (np.frexp(max(abs(location), scale))[1] - 1)
-    return unit, location / unit, scale / unit
-
-
-def decode_part(values, part, kind, location, scale, quantiles):
-    """Write a decoded or drawn part into `values`, those of its column, both of shape (n,), in the units of the table.
-
-    A column's normal part comes before its categorical one, which tells where it counts.
-    """
-    if quantiles is not None and kind == "categorical":
-        spike = np.rint(part).astype(int)
-        is_spike = spike < len(quantiles.spikes_)
-        values[is_spike] = quantiles.spikes_[spike[is_spike]]
-    elif quantiles is not None:
-        values[:] = quantiles.value(part)
-    elif kind in ("normal", "bernoulli"):
-        unit, location, scale = in_units(location, scale)
-        largest = np.finfo(np.float64).max / max(unit, 1.0)
-        values[:] = np.clip(part * scale + location, -largest, largest) * unit
-    else:
-        values[:] = part
+    steps = (values - values[0]).astype(np.int64)
+    return float(values[0]), float(np.gcd.reduce(steps))

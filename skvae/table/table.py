@@ -1,501 +1,455 @@
-"""A matrix of column values <-> the matrix the network reads and models: kinds, scales, one-hot levels, missing cells.
+"""A table <-> the float matrix that the network reads and models.
 
-A column of the table becomes one *part* of an encoded row, or two: a ``"quantile_normal"`` column has a categorical part
-(which spike it is, or none) and a normal one (its score, where it is no spike).
+A column of the table becomes one or two *parts* of an encoded row: see `skvae.table.kinds`. On the way, it is a column of
+*values*: floats in the units of the table, NaN where a cell is missing.
 """
 
-from dataclasses import dataclass
-from numbers import Integral
+from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import narwhals.stable.v2 as nw
 import numpy as np
 
-from skvae.table.exposure import COUNTS, Exposure, check_positive, check_there, exposure_column, order_of_columns
-from skvae.table.quantiles import QuantileMap, decode_part, in_units
+from skvae.table.arrangement import Arrangement
+from skvae.table.cells import find_categories, read_all
+from skvae.table.column import Column
+from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
+from skvae.table.kinds import KINDS, Normal, QuantileNormal
+from skvae.table.schema import Schema
+from skvae.table.selection import kinds_asked
 
-PART_KINDS = ("poisson", "negative_binomial", "normal", "bernoulli", "categorical")
-"""The kinds of part, in the order in which an encoded row groups them."""
-
-KINDS = (*PART_KINDS, "quantile_normal")
-"""The kinds of column."""
-
-ROWS_FOR_QUANTILES = 1000
-"""``likelihood="auto"`` models numbers as ``"quantile_normal"`` from so many rows on, as ``"normal"`` below."""
-
-_ROWS_AT_ONCE = 4096
-_CONSTANT = "constant"
-_MIN_ROWS_TWO_VALUES = 10  # with fewer rows, two distinct values say nothing about the kind of a column
+ROWS_AT_ONCE = 4096
+"""Rows that are encoded at a time: what is made on the way stays in the processor's cache."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where what stands in an encoded row.
-
-    An encoded row is ``[counts | offset | numbers | known | one-hot levels]``. *Counts* are what count columns are compared
-    with. The *offset*, if there is an exposure, is what the decoder's outputs for all of them are raised by: the logarithm of
-    the row's exposure over the mean one, 0 where it is missing. *Numbers* are normal and bernoulli cells and, standardised,
-    the logarithms of the counts. *Known* are 1 where a cell of a column that had missing cells at fit is there, 0 where it is
-    not. The network reads what stands behind counts and offset.
+class EncodedRows(NamedTuple):
+    """Rows as the network reads them.
 
     Attributes
     ----------
-    kinds : tuple of (str, int)
-        The kinds that occur and their number of parts, in the order of `PART_KINDS`.
-    n_levels : tuple of int
-        Number of levels of each categorical part.
-    n_ordered : tuple of int
-        How many of its first levels are the values of a number in ascending order, of each categorical part; empty if none.
-    known : tuple of int
-        Parts (positions among all of them) that have a *known* cell.
-    rank : tuple of int
-        For each part, its place in the order in which an autoregressive decoder reads and draws them.
-    gate : tuple of int
-        For each part, the categorical part whose last level says that it is there; -1 if it always is.
-    count_ranges : tuple of (float, float)
-        Location and scale of the logarithm of one plus the count, of each count part.
+    x : ndarray of shape (n_samples, layout.width)
+        Encoded rows.
+    observed : ndarray of bool of shape (n_samples, n_parts)
+        Which parts are there.
+    log_jacobian : ndarray of float64 of shape (n_samples,)
+        ``log p(row) = log p(encoded row) + log_jacobian``, in nats.
+    offset : ndarray of float64 of shape (n_samples,) or None
+        Offsets of the counts, NaN where the exposure is missing; None without exposure.
+    """
+
+    x: np.ndarray
+    observed: np.ndarray
+    log_jacobian: np.ndarray
+    offset: np.ndarray | None
+
+
+class Table:
+    """A fitted table: its container, its columns, and the layout of an encoded row.
+
+    Made by `fit`, or by `from_state` from the state of another one; it never changes.
+
+    Parameters
+    ----------
+    schema : Schema
+    columns : list of Column
+    exposure : (int, float, float) or None
+        Position of the exposure among the columns, its smallest value and the logarithm of its mean.
+
+    Attributes
+    ----------
+    schema : Schema
+        Names, dtypes and container.
+    columns : list of Column
     exposure : Exposure or None
-        What the counts are in proportion to. Its parts have a lower rank than they.
+        What the counts are in proportion to.
+    layout : Layout
+        Positions of the cells in an encoded row.
+    owners : list of int of length n_parts
+        The column that each part belongs to.
     """
 
-    kinds: tuple
-    n_levels: tuple = ()
-    n_ordered: tuple = ()
-    known: tuple = ()
-    rank: tuple = ()
-    gate: tuple = ()
-    count_ranges: tuple = ()
-    exposure: Exposure | None = None
+    def __init__(self, schema: Schema, columns: list[Column], exposure: tuple[int, float, float] | None = None) -> None:
+        self.schema = schema
+        self.columns = columns
 
-    @property
-    def n_columns(self):
-        """int : the number of parts."""
-        return sum(n for _, n in self.kinds)
+        # the exposure is drawn before the counts, wherever it stands in the table
+        first = None if exposure is None else exposure[0]
+        self._arrangement = Arrangement.of(columns, first)
+        self.owners = self._arrangement.owners
 
-    @property
-    def n_counts(self):
-        """int : the number of count parts, which come first and which the network does not read as they are."""
-        return sum(n for kind, n in self.kinds if kind in COUNTS)
+        self.exposure = None
+        if exposure is not None:
+            j, smallest, log_mean = exposure
+            own = tuple(self._arrangement.places[j])
+            self.exposure = Exposure(j, columns[j].kind, own, smallest, log_mean)
+        self.layout = self._arrangement.layout(columns, self.exposure)
 
-    @property
-    def n_numbers(self):
-        """int : the number of parts that are not categorical."""
-        return self.n_columns - len(self.n_levels)
+    # ------------------------------------------------------------------------------------------------------------ fitting
 
-    @property
-    def offset(self):
-        """slice : where the *offset* stands; an empty one without exposure."""
-        return slice(self.n_counts, self.first_number)
-
-    @property
-    def first_number(self):
-        """int : where the *numbers* start, and what the network reads."""
-        return self.n_counts + (self.exposure is not None)
-
-    @property
-    def first_known(self):
-        """int : where the *known* cells start."""
-        return self.first_number + self.n_numbers
-
-    @property
-    def first_level(self):
-        """int : where the one-hot levels start."""
-        return self.first_known + len(self.known)
-
-    @property
-    def width(self):
-        """int : the length of an encoded row."""
-        return self.first_level + sum(self.n_levels)
-
-    @property
-    def n_inputs(self):
-        """int : how many of its last cells the network reads."""
-        return self.width - self.first_number
-
-    @property
-    def input_parts(self):
-        """list of int of length n_inputs : the part that each cell the network reads belongs to."""
-        levels = [self.n_numbers + c for c, n in enumerate(self.n_levels) for _ in range(n)]
-        return [*range(self.n_numbers), *self.known, *levels]
-
-
-class TableEncoder:
-    """The learnt map between a matrix of values, NaN where missing, and encoded rows.
-
-    Every number is shifted and scaled to a common range: a ``"normal"`` column to mean 0 and deviation 1, a
-    ``"bernoulli"`` column to 0 (its lower value) and 1 (its upper value). A constant column is remembered but not modelled:
-    it tells rows nothing apart, and it has no density.
-
-    Attributes
-    ----------
-    kinds_ : ndarray of str of shape (n_features,)
-        The kind of each column, or ``"constant"``.
-    location_, scale_ : ndarray of shape (n_features,)
-        A number ``x`` is encoded as ``(x - location) / scale``, in float64; a count as ``(log(1 + x) - location) / scale``.
-    maps_ : list of (QuantileMap or None)
-        Of each ``"quantile_normal"`` column.
-    parts_ : list of (str, int)
-        Kind and column of each part, in the order of an encoded row; constant columns have none.
-    layout_ : Layout
-        Where what stands in an encoded row.
-    """
-
-    def fit(self, values, *, labels, levels, boolean, names, likelihood="auto", exposure=None, sample_weight=None):
-        """Learn kinds, locations and scales.
+    @classmethod
+    def fit(
+        cls,
+        X: Any,
+        *,
+        categorical_features: Any = "from_dtype",
+        likelihood: str | dict = "auto",
+        exposure: str | int | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> tuple[Table, np.ndarray]:
+        """Learn a table, and read it.
 
         Parameters
         ----------
-        values : ndarray of float of shape (n_samples, n_features)
-            NaN where a cell is missing.
-        labels, names : list of length n_features
-            What error messages, and what `likelihood`, call the columns.
-        levels : list of (list or None)
-            Levels of the categorical columns, whose values are positions among them.
-        boolean : ndarray of bool of shape (n_features,)
+        X : ndarray (as `as_table` returns it) or DataFrame of shape (n_samples, n_features)
+        categorical_features : "from_dtype", None, or array-like of {bool, int, str}
+            Which columns hold categories, as in `HistGradientBoostingClassifier`.
         likelihood : str or dict of str to columns, default="auto"
             The kind of every column that is not categorical, or of the columns named; the rest of a dict is ``"auto"``.
         exposure : str or int, default=None
             The column that the counts are in proportion to, by name or index.
         sample_weight : ndarray of shape (n_samples,), default=None
-            Weights of the rows in the mean and the deviation.
+            Weights of the rows. Rows of weight 0 count for the levels of categories only.
 
         Returns
         -------
-        self : TableEncoder
+        table : Table
+        values : ndarray of float of shape (n_samples, n_features)
+            What `read` gives for X.
+
+        Raises
+        ------
+        ValueError
+            If X cannot be read or a parameter does not suit it.
         """
-        self.labels_ = labels
-        if np.isnan(values).all():
+        schema = Schema.of(X)
+        levels, boolean = find_categories(X, schema, categorical_features)
+        values = read_all(X, levels, schema.labels)
+
+        rows = values
+        weight = np.ones(len(values))
+        if sample_weight is not None:
+            rows = values[sample_weight > 0]
+            weight = sample_weight[sample_weight > 0]
+        if np.isnan(rows).all():
             raise ValueError(
-                f"All {values.size} cells of X are missing (NaN); expected at least one value to learn from."
+                f"All {rows.size} cells of X are missing (NaN); expected at least one value to learn from."
             )
-        asked = _kinds_asked(likelihood, names, levels)
-        j_exposure = exposure_column(exposure, names, levels, asked, likelihood)
-        columns = list(zip(values.T, asked, levels, boolean, labels, strict=True))
-        self.kinds_ = np.array([_kind(*column) for column in columns], dtype=object)
-        weight = np.ones(len(values)) if sample_weight is None else sample_weight
-        two_valued = [kind == "auto" for kind in asked]  # fractions between 0 and 1 only where they were announced
-        columns = zip(values.T, self.kinds_, two_valued, strict=True)
-        ranges = [_range(column, kind, ends, weight) for column, kind, ends in columns]
-        self.location_, self.scale_ = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
-        self.maps_ = [
-            QuantileMap().fit(column[~np.isnan(column)], weight[~np.isnan(column)])
-            if kind == "quantile_normal"
-            else None
-            for column, kind in zip(values.T, self.kinds_, strict=True)
-        ]
-        parts = [part for j in order_of_columns(self.kinds_, j_exposure) for part in self._parts_of(j)]
-        self.parts_ = sorted(
-            parts, key=lambda part: PART_KINDS.index(part[0])
-        )  # stable: the table's order within a kind
-        has_missing = np.isnan(values).any(0)
-        kinds = [kind for kind, _ in self.parts_]
-        place = {part: i for i, part in enumerate(parts)}
-        self.layout_ = Layout(
-            kinds=tuple((kind, kinds.count(kind)) for kind in PART_KINDS if kind in kinds),
-            n_levels=tuple(
-                len(levels[j]) if self.maps_[j] is None else self.maps_[j].n_levels_
-                for kind, j in self.parts_
-                if kind == "categorical"
-            ),
-            n_ordered=tuple(
-                0 if self.maps_[j] is None else len(self.maps_[j].spikes_)
-                for kind, j in self.parts_
-                if kind == "categorical"
-            ),
-            known=tuple(
-                i
-                for i, (kind, j) in enumerate(self.parts_)
-                if kind != "categorical" and (has_missing[j] or ("categorical", j) in place)
-            ),
-            rank=tuple(place[part] for part in self.parts_),
-            gate=tuple(
-                self.parts_.index(("categorical", j)) if kind == "normal" and ("categorical", j) in place else -1
-                for kind, j in self.parts_
-            ),
-            count_ranges=tuple(
-                (float(self.location_[j]), float(self.scale_[j])) for kind, j in self.parts_ if kind in COUNTS
-            ),
-            exposure=None if j_exposure is None else self._learn_exposure(values, j_exposure, weight),
-        )
-        return self
+
+        asked = kinds_asked(likelihood, schema.names, levels)
+        j_exposure = exposure_column(exposure, schema.names, levels, asked, likelihood)
+        if j_exposure is not None and asked[j_exposure] not in (Normal.name, QuantileNormal.name):
+            # of these kinds, the exposures drawn are positive
+            asked[j_exposure] = QuantileNormal.name
+
+        columns = []
+        for j, label in enumerate(schema.labels):
+            column = Column.fit(rows[:, j], weight, asked[j], label=label, levels=levels[j], boolean=boolean[j])
+            columns.append(column)
+
+        learnt = None
+        if j_exposure is not None:
+            label = columns[j_exposure].label
+            learnt = (j_exposure, *learn_exposure(rows[:, j_exposure].astype(np.float64), weight, label))
+        return cls(schema, columns, learnt), values
+
+    # ------------------------------------------------------------------------------------------------ container -> encoded
 
     @property
-    def linear_parts(self):
-        """set of int : the number parts whose mean is the mean of the column's values."""
-        return {i for i, (kind, j) in enumerate(self.parts_) if kind in ("normal", *COUNTS) and kind == self.kinds_[j]}
+    def linear_parts(self) -> set[int]:
+        """set of int : the parts whose mean, decoded, is the mean of the column."""
+        linear = set()
+        for i, owner in enumerate(self.owners):
+            if self.columns[owner].kind.is_linear:
+                linear.add(i)
+        return linear
 
-    def _parts_of(self, j):
-        """Kind and column of the parts of column `j`."""
-        if self.kinds_[j] != "quantile_normal":
-            return [] if self.kinds_[j] == _CONSTANT else [(self.kinds_[j], j)]
-        spikes = [("categorical", j)] if self.maps_[j].n_levels_ else []
-        return spikes + ([("normal", j)] if self.maps_[j].has_rest_ else [])
+    def read(self, X: Any, handle_unknown: str = "error") -> np.ndarray:
+        """Values of a table with the columns of the one fitted.
 
-    def _learn_exposure(self, values, j, weight):
-        """The `Exposure` in column `j`."""
-        column = values[:, j].astype(np.float64)
-        check_positive(column, self.labels_[j])
-        there = ~np.isnan(column)
-        if not there.any():
-            raise ValueError(f"Column {self.labels_[j]} is the exposure of the counts, but all its cells are missing.")
-        largest = column[there].max()
-        return Exposure(
-            column=j,
-            parts=tuple((i, kind) for i, (kind, owner) in enumerate(self.parts_) if owner == j),
-            location=float(self.location_[j]),
-            scale=float(self.scale_[j]),
-            quantiles=self.maps_[j],
-            smallest=float(column[there].min()),
-            log_mean=float(np.log(largest) + np.log(np.average(column[there] / largest, weights=weight[there]))),
-        )
+        Parameters
+        ----------
+        X : ndarray (as `as_table` returns it) or DataFrame of shape (n_samples, n_features)
+        handle_unknown : {"error", "ignore"}, default="error"
+            ``"ignore"`` treats levels, and values of two-valued columns, that were not seen at fit as missing.
 
-    def check_exposure(self, values, *, to_score):
-        """Raise if an exposure is not positive or, `to_score` rows, is missing where there is a count."""
-        exposure = self.layout_.exposure
-        if exposure is not None:
-            column, label = values[:, exposure.column], self.labels_[exposure.column]
-            check_positive(column, label)
-            if to_score:
-                check_there(column, values[:, [j for kind, j in self.parts_ if kind in COUNTS]], label)
+        Returns
+        -------
+        values : ndarray of float of shape (n_samples, n_features)
+            float32 if all of X is, else float64; NaN where a cell is missing.
 
-    def offsets(self, values):
-        """Offsets of the counts, ndarray of shape (n_samples,), NaN where the exposure is missing; None without exposure."""
-        exposure = self.layout_.exposure
-        return None if exposure is None else exposure.offsets(values[:, exposure.column].astype(np.float64))
+        Raises
+        ------
+        ValueError
+            If a cell cannot be read, or holds an unknown level under ``"error"``.
+        """
+        values = read_all(X, self._levels(), self.schema.labels, handle_unknown)
+        if handle_unknown == "error":
+            return values
 
-    def log_jacobian(self, values):
-        """What decoding adds to a row's log density, ``log p(row) = log p(encoded row) + log_jacobian``, in nats."""
-        total = np.zeros(len(values))
-        for kind, j in self.parts_:
-            if kind == "normal":
-                there = self._there(values[:, j], j, kind)
-                if self.maps_[j] is None:
-                    total[there] -= np.log(self.scale_[j])
-                else:
-                    total[there] += self.maps_[j].score(values[there, j].astype(np.float64))[1]
-        return total
+        # they may be the caller's
+        values = values.copy()
+        for j, column in enumerate(self.columns):
+            values[:, j] = column.kind.without_unknown(values[:, j])
+        return values
 
-    def known(self, values):
-        """Which parts are there, ndarray of bool of shape (n_samples, n_parts)."""
-        parts = [self._there(values[:, j], j, kind) for kind, j in self.parts_]
-        return np.stack(parts, axis=1) if parts else np.empty((len(values), 0), dtype=bool)
+    def _levels(self) -> list[list | None]:
+        """Levels of each column; None where it is no category."""
+        return [column.levels for column in self.columns]
 
-    def _there(self, column, j, kind):
-        """Where a part of column `j` is there: not missing, and no spike if the part is the rest beside the spikes."""
-        there = ~np.isnan(column)
-        if kind == "normal" and self.maps_[j] is not None and len(self.maps_[j].spikes_):
-            there &= self.maps_[j].level(column.astype(np.float64)) == len(self.maps_[j].spikes_)
-        return there
+    def encode(self, X: Any, handle_unknown: str = "error") -> EncodedRows:
+        """Encode a table: `read`, then `encode_values`."""
+        return self.encode_values(self.read(X, handle_unknown))
 
-    def encode(self, values, dtype=None, n_spare=0):
-        """Encode values.
+    def encode_values(self, values: np.ndarray, dtype: Any = None) -> EncodedRows:
+        """Encode values, in one pass over each column.
 
         Parameters
         ----------
         values : ndarray of float of shape (n_samples, n_features)
             NaN where a cell is missing.
         dtype : dtype, default=None
-            Of the result; None is that of `values`.
-        n_spare : int, default=0
-            How many columns of ones to append.
+            Of the encoded rows; None is that of `values`.
 
         Returns
         -------
-        encoded : ndarray of shape (n_samples, layout_.width + n_spare)
+        encoded : EncodedRows
 
         Raises
         ------
         ValueError
-            If a cell cannot be of its column's kind.
+            If a cell is not of the kind of its column.
         """
-        encoded = np.zeros((len(values), self.layout_.width + n_spare), dtype=dtype or values.dtype)
-        encoded[:, self.layout_.width :] = 1
-        if self.layout_.exposure is not None:
-            encoded[:, self.layout_.offset] = np.nan_to_num(self.offsets(values))[:, None]
-        for start in range(0, len(values), _ROWS_AT_ONCE):  # what is made on the way stays in the cache
-            rows = slice(start, start + _ROWS_AT_ONCE)
-            self._encode_into(encoded[rows], values[rows])
-        return encoded
+        n = len(values)
 
-    def _encode_into(self, encoded, values):
-        """`encode` into zeros."""
-        layout = self.layout_
-        level = layout.first_level
-        for i, (kind, j) in enumerate(self.parts_):
-            there = self._there(values[:, j], j, kind)
-            column = values[there, j].astype(np.float64)
-            if kind == "categorical":
-                codes = column if self.maps_[j] is None else self.maps_[j].level(column)
-                encoded[np.flatnonzero(there), level + codes.astype(int)] = 1
-                level += layout.n_levels[i - layout.n_numbers]
-            else:
-                if kind in COUNTS:
-                    _check_counts(column, self.labels_[j], kind)
-                    encoded[there, i] = column
-                encoded[there, layout.first_number + i] = self._number(column, j)
-            if i in layout.known:
-                encoded[:, layout.first_known + layout.known.index(i)] = there
+        # a missing cell stays 0 everywhere
+        x = np.zeros((n, self.layout.width), dtype=dtype or values.dtype)
+        observed = np.zeros((n, self.layout.n_parts), dtype=bool)
+        log_jacobian = np.zeros(n)
 
-    def parts(self, values):
-        """The parts of values as `decode` reads them, ndarray of shape (n_samples, n_parts), NaN where one is not there."""
-        parts = np.full((len(values), len(self.parts_)), np.nan)
-        for i, (kind, j) in enumerate(self.parts_):
-            there = self._there(values[:, j], j, kind)
-            column = values[there, j].astype(np.float64)
-            if kind == "categorical":
-                parts[there, i] = column if self.maps_[j] is None else self.maps_[j].level(column)
-            else:
-                parts[there, i] = column if kind in COUNTS else self._number(column, j)
-        return parts
+        for rows in _blocks(n):
+            for j in range(len(self.columns)):
+                self._encode_column(j, values[rows, j], x[rows], observed[rows], log_jacobian[rows])
 
-    def _number(self, column, j):
-        """Values of column `j` on the network's scale, shape (n,)."""
-        if self.maps_[j] is not None:
-            return self.maps_[j].score(column)[0]
-        raw = np.log1p(column) if self.kinds_[j] in COUNTS else column
-        unit, location, scale = in_units(self.location_[j], self.scale_[j])
-        scaled = (raw / unit - location) / scale
-        return self._check_bernoulli(column, scaled, j) if self.kinds_[j] == "bernoulli" else scaled
+        offset = None
+        if self.exposure is not None:
+            offset = self.exposure.offsets(values[:, self.exposure.column].astype(np.float64))
+            x[:, self.layout.offset] = np.nan_to_num(offset)[:, None]
+        return EncodedRows(x, observed, log_jacobian, offset)
 
-    def decode(self, cells):
-        """Modelled or drawn parts in the units of the table.
+    def _encode_column(
+        self, j: int, values: np.ndarray, x: np.ndarray, observed: np.ndarray, log_jacobian: np.ndarray
+    ) -> None:
+        """Fill the cells of column `j`, shape (n,), in zeros: see `EncodedRows`."""
+        column = self.columns[j]
+        rows = np.flatnonzero(~np.isnan(values))
+
+        # kinds never see a missing cell
+        encoded = column.kind.encode(values[rows].astype(np.float64), column.label)
+
+        for i, part in zip(self._arrangement.places[j], encoded, strict=True):
+            # rows in which the part is there, and what it holds in them
+            own = rows
+            cells = part.cells
+            inputs = part.inputs
+            jacobian = part.log_jacobian
+            if part.observed is not None:
+                own = rows[part.observed]
+                cells = cells[part.observed]
+                inputs = inputs[part.observed]
+                jacobian = np.broadcast_to(jacobian, len(rows))[part.observed]
+
+            observed[own, i] = True
+            log_jacobian[own] += jacobian
+            self._write_cells(i, own, cells, inputs, x)
+
+    def _write_cells(self, i: int, rows: np.ndarray, cells: np.ndarray, inputs: np.ndarray, x: np.ndarray) -> None:
+        """Fill the cells of part `i`, shape (len(rows),), in zeros."""
+        layout = self.layout
+        section = KINDS[self._arrangement.parts[i].kind].section
+
+        if section == "levels":
+            categorical = i - layout.n_numbers
+            first = layout.first_level + sum(layout.n_levels[:categorical])
+            x[rows, first + cells.astype(int)] = 1
+            return
+
+        # the likelihood reads a count as it is, the network its logarithm
+        if section == "counts":
+            x[rows, i] = cells
+        x[rows, layout.first_number + i] = inputs
+        if i in layout.flagged:
+            x[rows, layout.first_flag + layout.flagged.index(i)] = 1
+
+    # ------------------------------------------------------------------------------------------------ decoded -> container
+
+    def decode(self, parts: np.ndarray) -> np.ndarray:
+        """Decoded or drawn parts in the units of the table.
 
         Parameters
         ----------
-        cells : ndarray of shape (n_samples, n_parts)
+        parts : ndarray of float64 of shape (n_samples, n_parts)
             Standardised numbers, scores, counts, and positions of levels.
 
         Returns
         -------
         values : ndarray of float64 of shape (n_samples, n_features)
         """
-        values = np.tile(self.location_, (len(cells), 1))
-        for i, (kind, j) in enumerate(self.parts_):
-            decode_part(values[:, j], cells[:, i], kind, self.location_[j], self.scale_[j], self.maps_[j])
-        exposure = self.layout_.exposure
-        if exposure is not None:
-            np.maximum(values[:, exposure.column], exposure.smallest, out=values[:, exposure.column])
+        n = len(parts)
+        values = np.empty((n, len(self.columns)))
+        for j, column in enumerate(self.columns):
+            own = [parts[:, i] for i in self._arrangement.places[j]]
+            values[:, j] = column.kind.decode(own, n)
+
+        # a normal one may come out below what was ever seen, even below 0
+        if self.exposure is not None:
+            exposures = values[:, self.exposure.column]
+            np.maximum(exposures, self.exposure.smallest, out=exposures)
         return values
 
-    def check_constant(self, values):
-        """Raise if a column that was constant when the model was built no longer is: it has no place in the network."""
-        for j in np.flatnonzero(self.kinds_ == _CONSTANT):
-            other = (values[:, j] != self.location_[j]) & ~np.isnan(values[:, j])
-            if other.any():
-                raise ValueError(
-                    f"Column {self.labels_[j]} was constant ({self.location_[j]:g}) in the rows the model was built on, "
-                    f"so it is not part of it, but now it holds {values[other][0, j]:g}. Start from rows in which it varies."
-                )
+    def write(self, values: np.ndarray, like: Any = None) -> Any:
+        """A container like the one fitted.
 
-    def check_given(self, row):
-        """Raise if a row, shape (1, n_features), holds a cell that its column cannot take."""
-        self.check_constant(row)
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples, n_features)
+            Without missing cells.
+        like : DataFrame of shape (n_samples, n_features), default=None
+            Its cells that are not missing are taken as they are.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+        """
+        cells = []
+        for column, own in zip(self.columns, values.T, strict=True):
+            cells.append(column.write(own))
+
+        if self.schema.library is None:
+            return self._as_array(cells)
+
+        written = self.schema.write(cells)
+        if like is None:
+            return written
+        return _keep_cells(written, like)
+
+    def _as_array(self, cells: list[np.ndarray]) -> np.ndarray:
+        """Columns of cells side by side: floats, or objects if there are levels among them."""
+        for column in self.columns:
+            if column.levels is not None:
+                return np.stack([own.astype(object) for own in cells], axis=1)
+        return np.stack(cells, axis=1).astype(self.schema.array_dtype)
+
+    # ------------------------------------------------------------------------------------------------------------- checks
+
+    def check_constant(self, values: np.ndarray) -> None:
+        """Raise a ValueError if a column that was constant at fit, and so has no place in the network, no longer is.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_samples, n_features)
+        """
+        for column, cells in zip(self.columns, values.T, strict=True):
+            column.kind.check_constant(cells, column.label)
+
+    def check_given(self, row: np.ndarray) -> None:
+        """Raise a ValueError if a row, shape (1, n_features), holds a cell that its column cannot take."""
+        for column, value in zip(self.columns, row[0], strict=True):
+            if not np.isnan(value):
+                column.kind.check_given(value, column.label)
         self.check_exposure(row, to_score=False)
-        for j, quantiles in enumerate(self.maps_):
-            if quantiles is not None and not np.isnan(row[0, j]) and not quantiles.holds(row[0, j]):
-                raise ValueError(
-                    f"Column {self.labels_[j]} takes the {len(quantiles.spikes_)} values seen at fit only "
-                    f"({', '.join(f'{v:g}' for v in quantiles.spikes_[:5])}"
-                    f"{', ...' if len(quantiles.spikes_) > 5 else ''}), but got {row[0, j]:g}."
-                )
 
-    def without_unknown(self, values):
-        """Values with NaN in place of those outside the range of their ``"bernoulli"`` column."""
-        flags = np.flatnonzero(self.kinds_ == "bernoulli")
-        low, scale = self.location_[flags], self.scale_[flags]
-        with np.errstate(invalid="ignore"):
-            outside = np.abs((values[:, flags] - low) / scale - 0.5) > 0.5 + 1e-6
-        values = values.copy()  # they may be the caller's
-        values[:, flags] = np.where(outside, np.nan, values[:, flags])
-        return values
+    def check_exposure(self, values: np.ndarray, *, to_score: bool) -> None:
+        """Raise a ValueError if an exposure is not positive or, in rows `to_score`, is missing beside a count.
 
-    def _check_bernoulli(self, raw, encoded, j):
-        outside = (encoded < -1e-6) | (encoded > 1 + 1e-6)
-        if outside.any():
-            low, high = self.location_[j], self.location_[j] + self.scale_[j]
-            raise ValueError(
-                f"Column {self.labels_[j]} is modelled as 'bernoulli' with values from {low:g} to {high:g}, as seen at "
-                f"fit, but got {raw[outside][0]:g}. Fit on rows with every value, model it as 'normal' with "
-                f"likelihood={{'normal': [{self.labels_[j]}]}}, or set handle_unknown='ignore' to treat it as missing."
-            )
-        return np.clip(encoded, 0, 1)
+        Parameters
+        ----------
+        values : ndarray of shape (n_samples, n_features)
+        to_score : bool
+        """
+        if self.exposure is None:
+            return
 
+        exposures = values[:, self.exposure.column]
+        label = self.columns[self.exposure.column].label
+        check_positive(exposures, label)
+        if to_score:
+            is_count = [column.kind.is_count for column in self.columns]
+            check_complete(exposures, values[:, is_count], label)
 
-def _kinds_asked(likelihood, names, levels):
-    """The kind asked for each column, ``"auto"`` included, as a list of length n_features."""
-    n = len(names)
-    if isinstance(likelihood, str):
-        return [likelihood] * n
-    asked = ["auto"] * n
-    for kind, columns in likelihood.items():
-        if kind not in KINDS:
-            raise ValueError(f"likelihood has the kind {kind!r}; expected one of {', '.join(map(repr, KINDS))}.")
-        for column in [columns] if isinstance(columns, str | Integral) else columns:
-            j = names.index(column) if column in names else column
-            if not isinstance(j, Integral) or not -n <= j < n:
-                raise ValueError(
-                    f"likelihood={{{kind!r}: ...}} names the column {column!r}, but the table has {n} columns "
-                    f"({', '.join(map(repr, names[:5]))}{', ...' if n > 5 else ''}). Give a column's name or its index."
-                )
-            if asked[j] != "auto":
-                raise ValueError(f"likelihood names the column {column!r} twice, as {asked[j]!r} and as {kind!r}.")
-            if (kind == "categorical") != (levels[j] is not None):
-                raise ValueError(
-                    f"likelihood names the column {column!r} as {kind!r}, but it is "
-                    f"{'categorical' if levels[j] is not None else 'a number'}. Say which columns are categories by "
-                    f"categorical_features."
-                )
-            asked[j] = kind
-    return asked
+    # -------------------------------------------------------------------------------------------------------- plain state
 
+    def state(self) -> tuple[dict, dict[str, np.ndarray]]:
+        """What `from_state` makes an equal table from.
 
-def _kind(column, asked, levels, boolean, label):
-    """The kind of one column, shape (n_samples,): as asked, or by what it holds."""
-    present = column[~np.isnan(column)]
-    if not len(present):
-        return _CONSTANT
-    low, high = present.min(), present.max()
-    if levels is not None:
-        return "categorical" if low != high else _CONSTANT
-    if asked == "bernoulli" or (asked == "auto" and boolean):
-        return "bernoulli"
-    # Rounding noise of a constant is not variation.
-    largest = max(abs(low), abs(high))
-    if high / 2 - low / 2 <= 4 * np.finfo(column.dtype).eps * largest:
-        return _CONSTANT
-    if asked in COUNTS:
-        _check_counts(present, label, asked)
-    if asked != "auto":
-        return asked
-    two_valued = len(present) >= _MIN_ROWS_TWO_VALUES and np.all((present == low) | (present == high))
-    if two_valued:
-        return "bernoulli"
-    return "quantile_normal" if len(present) >= ROWS_FOR_QUANTILES else "normal"
+        Returns
+        -------
+        facts : dict
+            What JSON can hold.
+        arrays : dict of str to ndarray
+            Everything longer.
+
+        Raises
+        ------
+        ValueError
+            If a level, a name or a dtype has no plain form.
+        """
+        columns = []
+        arrays = {}
+        for j, column in enumerate(self.columns):
+            facts, own = column.state()
+            columns.append(facts)
+            for name, array in own.items():
+                arrays[f"columns.{j}.{name}"] = array
+
+        exposure = None
+        if self.exposure is not None:
+            exposure = [self.exposure.column, self.exposure.smallest, self.exposure.log_mean]
+        return {"schema": self.schema.state(), "columns": columns, "exposure": exposure}, arrays
+
+    @classmethod
+    def from_state(cls, facts: dict, arrays: dict[str, np.ndarray]) -> Table:
+        """The table whose `state` is given, be it from JSON."""
+        schema = Schema.from_state(facts["schema"])
+
+        own_arrays: list[dict] = [{} for _ in facts["columns"]]
+        for name, array in arrays.items():
+            _, j, field = name.split(".")
+            own_arrays[int(j)][field] = array
+
+        columns = []
+        for label, column, own in zip(schema.labels, facts["columns"], own_arrays, strict=True):
+            columns.append(Column.from_state(label, column, own))
+
+        exposure = facts["exposure"]
+        if exposure is not None:
+            exposure = tuple(exposure)
+        return cls(schema, columns, exposure)
 
 
-def _check_counts(column, label, kind):
-    bad = (column < 0) | (column != np.floor(column))
-    bad &= ~np.isnan(column)
-    if bad.any():
-        raise ValueError(
-            f"Column {label} is modelled as {kind!r}, whose values are counts 0, 1, 2, ..., but got {column[bad][0]:g}. "
-            f"Round it, or model it as 'normal'."
-        )
+def _blocks(n: int) -> Iterator[slice]:
+    """Slices of at most `ROWS_AT_ONCE` rows that make up `n` rows."""
+    for start in range(0, n, ROWS_AT_ONCE):
+        yield slice(start, start + ROWS_AT_ONCE)
 
 
-def _range(column, kind, two_valued, sample_weight):
-    """Location and scale of one column of shape (n_samples,), safe from overflow at any magnitude."""
-    present = ~np.isnan(column)
-    column, weight = column[present].astype(np.float64), sample_weight[present]
-    if kind in ("categorical", "quantile_normal"):
-        return 0.0, 1.0
-    if kind == _CONSTANT:
-        return (column[0] if len(column) else np.nan), 1.0
-    low, high = column.min(), column.max()
-    if kind == "bernoulli":
-        fractions = low >= 0 and high <= 1 and not (two_valued and low < high)
-        return (0.0, 1.0) if fractions else (low, (high - low) or 1.0)
-    if kind in COUNTS:
-        column = np.log1p(column)
-    unit = np.abs(column).max()
-    mean = np.average(column / unit, weights=weight)
-    deviation = np.sqrt(np.average((column / unit - mean) ** 2, weights=weight))
-    return mean * unit, max(deviation * unit, np.finfo(np.float64).tiny)
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def _keep_cells(written: Any, like: Any) -> Any:
+    """A frame `written` with the cells of `like` that are not missing, where the dtypes agree."""
+    old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
+    new = nw.from_native(written, eager_only=True)
+
+    columns = []
+    for j in range(new.shape[1]):
+        column = new[:, j]
+        if old[:, j].dtype == column.dtype:
+            column = old[:, j].zip_with(~old[:, j].is_null(), column)
+        columns.append(column)
+
+    filled = new.with_columns(columns).to_native()
+    if hasattr(like, "index"):
+        filled.index = like.index
+    return filled

@@ -9,14 +9,14 @@ from worker import serve
 from skvae import VAEEstimator
 from skvae.engine.training import train
 from skvae.model.network import build_vae
-from skvae.table.table import Layout
+from skvae.table.layout import Layout
 
 
 def prepare_loop(job, x):
     torch.set_num_threads(job["threads"])
     d = job["columns"]
     layout = Layout(kinds=(("normal", d),), rank=tuple(range(d)), gate=(-1,) * d)
-    data = torch.from_numpy(np.column_stack([x, np.ones(len(x), dtype=x.dtype)]))  # as the estimator encodes them
+    data = torch.from_numpy(x)
 
     def fit(tick):
         vae = build_vae(

@@ -1,0 +1,294 @@
+"""Rows around given cells: what a fitted model says of missing cells, and new rows under conditions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae.model.generation import generate_in_order
+from skvae.model.latent import LatentDensity, Prior
+from skvae.model.network import VAE
+from skvae.table import EncodedRows, Layout, Table
+from skvae.threads import on_one_thread
+
+DRAWS_TO_IMPUTE = 256
+"""Draws of z behind an imputed cell."""
+
+DRAWS_IN_ORDER = 128
+"""The same where the decoder takes one pass per part for them."""
+
+PROPOSALS = 20
+"""Proposals per row of a conditional sample."""
+
+SHARE_FROM_DENSITY = 4
+"""One of so many draws of z comes from p(z), the others from q(z | x)."""
+
+ROWS_AT_ONCE = 64
+"""Incomplete rows that are completed at a time."""
+
+SAMPLES_AT_ONCE = 2000
+"""Rows that are drawn around given cells at a time."""
+
+
+@on_one_thread
+@torch.no_grad()
+def complete(
+    vae: VAE,
+    x: Tensor,
+    given: Tensor,
+    n_draws: int,
+    generator: torch.Generator,
+    density: LatentDensity,
+    *,
+    noise: bool = True,
+    offset: Tensor | None = None,
+    centred: Collection[int] = (),
+) -> tuple[Tensor, Tensor]:
+    """Complete rows around their given parts, with importance weights (Mattei & Frellsen, 2019).
+
+    z is drawn from q(z | x), and a quarter of the draws from p(z), which covers what an encoder that met few missing cells in
+    training misses; the missing parts are drawn given z and the parts before them; the weight of a draw is
+    ``p(given | z) p(z) / proposal(z)``.
+
+    Parameters
+    ----------
+    vae : VAE
+    x : tensor of shape (n, layout.width)
+        Encoded rows, missing cells zero.
+    given : tensor of shape (n, n_parts)
+        Their observed parts; NaN where one is missing.
+    n_draws : int
+    generator : torch.Generator
+    density : LatentDensity
+        p(z).
+    noise : bool, default=True
+        Whether missing parts are drawn given z; False takes their means or most probable levels.
+    offset : tensor of shape (n,), default=None
+        Offsets of the counts, if there is an exposure; NaN where it is missing.
+    centred : collection of int, default=()
+        Parts whose means are taken anyway.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_draws, n_parts)
+    weights : tensor of shape (n, n_draws)
+        Normalised to sum to one by row.
+    """
+    n = len(x)
+    n_far = n_draws // SHARE_FROM_DENSITY
+    n_near = n_draws - n_far
+
+    z_mean, z_logvar = vae.encode(x)
+    z_mean = z_mean[:, None]  # (n, 1, latent_dim)
+    z_logvar = z_logvar[:, None]
+    z_std = torch.exp(0.5 * z_logvar)
+
+    # the near ones first: their number decides the density of the proposal
+    noise_near = torch.randn(n, n_near, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+    far = density.sample(n * n_far, generator, x.dtype).to(x.device)
+    z = torch.cat([z_mean + z_std * noise_near, far.view(n, -1, vae.latent_dim)], dim=1)
+
+    # the proposal is a mixture of both, whichever a draw came from (Veach & Guibas, 1995: the balance heuristic)
+    log_p = density.log_prob(z)
+    log_q = Prior(vae.latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
+    share_near = n_near / n_draws
+    log_proposal = torch.logaddexp(log_q + math.log(share_near), log_p + math.log1p(-share_near))
+
+    source = generator if noise else None
+    parts, log_prob = generate_in_order(vae, z, source, x=x, given=given, offset=offset, centred=centred)
+    return parts, torch.softmax(log_prob + log_p - log_proposal, dim=1)
+
+
+def truncated(weights: Tensor) -> Tensor:
+    """Normalised weights, shape (n, n_draws), cut at ``n_draws ** -0.5`` so that a few draws do not decide (Ionides, 2008)."""
+    weights = weights.clamp_max(weights.shape[1] ** -0.5)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def resample(weights: Tensor, n_samples: int, generator: torch.Generator) -> Tensor:
+    """Positions drawn by weights of shape (n,), systematically (Kitagawa, 1996), in random order.
+
+    Returns
+    -------
+    positions : tensor of int of shape (n_samples,)
+    """
+    # one random start, then even steps: a position of weight w comes n_samples * w times, plus or minus one
+    start = torch.rand(1, generator=generator, dtype=torch.float64)
+    points = (start + torch.arange(n_samples, dtype=torch.float64)) / n_samples
+    # the last point may lie behind the last cumulated weight by a rounding error
+    positions = torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)
+    return positions[torch.randperm(n_samples, generator=generator)]
+
+
+def fill(
+    vae: VAE,
+    table: Table,
+    values: np.ndarray,
+    n_copies: int | None,
+    generator: torch.Generator,
+    density: LatentDensity,
+) -> np.ndarray:
+    """Fill missing cells with conditional means and most probable levels, or with draws.
+
+    Parameters
+    ----------
+    vae : VAE
+    table : Table
+    values : ndarray of shape (n, n_features)
+        NaN where a cell is missing.
+    n_copies : int or None
+        None for means and levels; else the number of completed copies.
+    generator : torch.Generator
+    density : LatentDensity
+
+    Returns
+    -------
+    copies : ndarray of shape (n_copies or 1, n, n_features)
+    """
+    copies = np.repeat(values[None], n_copies or 1, axis=0)
+    rows = np.flatnonzero(np.isnan(values).any(1))
+    if not len(rows):
+        return copies
+
+    n_draws = max(n_copies or 1, DRAWS_TO_IMPUTE)
+    centred: Collection[int] = ()
+    if not vae.decoder.independent:
+        n_draws = max(n_copies or 1, DRAWS_IN_ORDER)
+    elif n_copies is None:
+        # the mean of means has less noise than that of draws (Rao & Blackwell), where no part reads another
+        centred = table.linear_parts
+
+    # some rows at a time: each stands for as many as it has draws
+    for chunk in np.array_split(rows, math.ceil(len(rows) / ROWS_AT_ONCE)):
+        drawn, weights = _complete_values(vae, table, values[chunk], n_draws, generator, density, centred=centred)
+        weights = truncated(weights)
+
+        for i, row in enumerate(chunk):
+            missing = np.flatnonzero(np.isnan(values[row]))
+
+            # all cells of a copy come from one draw, so that they go together
+            if n_copies is None:
+                for j in missing:
+                    is_discrete = table.columns[j].kind.is_discrete
+                    copies[0, row, j] = _centre(drawn[i, :, j], weights[i].numpy(), is_discrete)
+            else:
+                chosen = resample(weights[i], n_copies, generator).numpy()
+                copies[:, row, missing] = drawn[i][np.ix_(chosen, missing)]
+    return copies
+
+
+def sample_given(
+    vae: VAE,
+    table: Table,
+    row: np.ndarray,
+    n_samples: int,
+    generator: torch.Generator,
+    density: LatentDensity,
+    *,
+    noise: bool = True,
+) -> tuple[np.ndarray, float]:
+    """Draw rows around given cells, by importance resampling.
+
+    Parameters
+    ----------
+    vae : VAE
+    table : Table
+    row : ndarray of shape (1, n_features)
+        The given cells; NaN elsewhere.
+    n_samples : int
+    generator : torch.Generator
+    density : LatentDensity
+    noise : bool, default=True
+        Whether cells are drawn given z; False takes their means or most probable levels.
+
+    Returns
+    -------
+    values : ndarray of shape (n_samples, n_features)
+        The given cells as they are.
+    share : float
+        Smallest effective number of proposals (Kong, 1992) per row drawn.
+    """
+    pieces = []
+    shares = []
+    for start in range(0, n_samples, SAMPLES_AT_ONCE):
+        n = min(SAMPLES_AT_ONCE, n_samples - start)
+
+        # few rows still need proposals to choose from
+        n_proposals = max(PROPOSALS * n, 1000)
+        drawn, weights = _complete_values(vae, table, row, n_proposals, generator, density, noise=noise)
+        shares.append(float(1 / (weights**2).sum()) / n)
+        pieces.append(drawn[0, resample(weights[0], n, generator).numpy()])
+
+    # to the bit: encoding and decoding may have rounded them
+    values = np.concatenate(pieces)
+    is_given = ~np.isnan(row[0])
+    values[:, is_given] = row[0, is_given]
+    return values, min(shares)
+
+
+def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
+    """Parts of encoded rows as they are drawn: standardised numbers, counts, and positions of levels.
+
+    Parameters
+    ----------
+    layout : Layout
+    x : tensor of shape (n, layout.width)
+    observed : tensor of bool of shape (n, n_parts)
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_parts)
+        NaN where a part is not observed.
+    """
+    # a count stands twice in an encoded row: its logarithm among the numbers is left out
+    columns = [x[:, : layout.n_counts], x[:, layout.first_number + layout.n_counts : layout.first_flag]]
+
+    # a one-hot level becomes its position
+    first = layout.first_level
+    for n_levels in layout.n_levels:
+        position = x[:, first : first + n_levels].argmax(1, keepdim=True)
+        columns.append(position.to(x.dtype))
+        first += n_levels
+
+    parts = torch.cat(columns, dim=1)
+    parts[~observed] = torch.nan
+    return parts
+
+
+def _complete_values(
+    vae: VAE,
+    table: Table,
+    values: np.ndarray,
+    n_draws: int,
+    generator: torch.Generator,
+    density: LatentDensity,
+    *,
+    noise: bool = True,
+    centred: Collection[int] = (),
+) -> tuple[np.ndarray, Tensor]:
+    """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
+    encoded: EncodedRows = table.encode_values(values, np.float32)
+    x = torch.from_numpy(encoded.x).to(vae.device)
+    given = given_parts(table.layout, x, torch.from_numpy(encoded.observed).to(vae.device))
+    offset = None
+    if encoded.offset is not None:
+        offset = torch.from_numpy(encoded.offset).to(x)
+
+    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset, centred=centred)
+    # float64, for a large whole number of single precision is not exact
+    drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
+    return drawn.reshape(len(values), n_draws, -1), weights.cpu()
+
+
+def _centre(cells: np.ndarray, weights: np.ndarray, is_discrete: bool) -> float:
+    """Weighted mean of drawn cells, shape (n,), or the most frequent one."""
+    if not is_discrete:
+        return np.average(cells, weights=weights)
+
+    # a mean of levels is no level
+    distinct, inverse = np.unique(cells, return_inverse=True)
+    return distinct[np.bincount(inverse, weights=weights).argmax()]

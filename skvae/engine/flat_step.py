@@ -1,0 +1,284 @@
+"""The gradient step for the built-in networks, written out by hand over one flat tensor."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from skvae.engine import adam
+from skvae.engine.adam import AdamState
+from skvae.engine.workspace import Own, Perceptron, Workspace
+from skvae.model.layers import ACTIVATIONS, mlp_of
+from skvae.model.network import VAE
+
+
+class FlatParameters:
+    """Positions of all parameters of a VAE in a flat tensor.
+
+    The weight matrices of the encoder come first, then those of the decoder, each with the bias as a last column, and then the
+    likelihood's own parameters.
+
+    Parameters
+    ----------
+    vae : VAE
+        With built-in networks.
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        encoder = mlp_of(vae.encoder)
+        decoder = mlp_of(vae.decoder.network)
+        if encoder is None or decoder is None:
+            raise TypeError(
+                "A step by hand needs built-in networks, but the encoder or the decoder is of another class."
+            )
+
+        self.encoder = encoder
+        self.decoder = decoder
+        self.layers = [*encoder.layers, *decoder.layers]
+        self.own = list(vae.likelihood.parameters())
+        self.names: dict[torch.Tensor, str] = {p: name for name, p in vae.named_parameters()}
+
+        # of each matrix, with its bias
+        self.shapes = [(layer.out_features, layer.in_features + 1) for layer in self.layers]
+        self.sizes = []
+        for n_out, n_in in self.shapes:
+            self.sizes.append(n_out * n_in)
+        for p in self.own:
+            self.sizes.append(p.numel())
+
+    def zeros(self) -> torch.Tensor:
+        """A flat tensor of zeros that has a place for each parameter."""
+        first = self.layers[0].weight
+
+        return torch.zeros(sum(self.sizes), dtype=first.dtype, device=first.device)
+
+    def matrices(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Views of a flat tensor, of shape (n_out, n_in + 1), layer by layer."""
+        matrices = []
+
+        # the likelihood's own parameters stand behind the last matrix
+        for place, shape in zip(flat.split(self.sizes), self.shapes, strict=False):
+            matrices.append(place.view(shape))
+
+        return matrices
+
+    def named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Views of a flat tensor by the names of the module's parameters, each in the shape of the parameter."""
+        views = {}
+
+        for layer, matrix in zip(self.layers, self.matrices(flat), strict=True):
+            views[self.names[layer.weight]] = matrix[:, :-1]
+            views[self.names[layer.bias]] = matrix[:, -1]
+
+        places = flat.split(self.sizes)[len(self.layers) :]
+        for p, place in zip(self.own, places, strict=True):
+            views[self.names[p]] = place.view(p.shape)
+
+        return views
+
+
+class FlatStep:
+    """What `AutogradStep` does, for the built-in networks and by hand.
+
+    All weights are views of one tensor, and so are their gradients and moments, so that one fused call does Adam. The bias is
+    a last column of each weight matrix, met by a row of ones below each layer's activations, which are stored feature by row:
+    (width + 1, n). Nothing is allocated, and nothing is read back from the device, in a step.
+
+    Parameters
+    ----------
+    vae : VAE
+        With built-in networks. Its parameters become views of the flat tensor, until `release`.
+    penalty : float
+        L2 penalty on the weight matrices, per row.
+    adam_state : dict, default=None
+        What `adam_state` returned earlier, to go on from there.
+
+    Attributes
+    ----------
+    by_autograd : bool
+        False: nothing is recorded, and no module is called.
+    """
+
+    by_autograd = False
+
+    def __init__(self, vae: VAE, penalty: float, adam_state: AdamState | None = None) -> None:
+        self.vae = vae
+        self.parameters = FlatParameters(vae)
+
+        # all of shape (number of parameters,)
+        self.theta = self.parameters.zeros()
+        self.grad = self.parameters.zeros()
+        self.exp_avg = self.parameters.zeros()
+        self.exp_avg_sq = self.parameters.zeros()
+        self.decay = self._decay(penalty)
+        self.mask = self._mask()
+
+        # a tensor is added to the number of updates, for a plain number would be converted in every call
+        self.count = torch.zeros((), dtype=torch.float32, device=self.theta.device)
+        self.one = torch.ones((), dtype=torch.float32, device=self.theta.device)
+        if adam_state:
+            self._load(adam_state)
+
+        self.encoder, self.decoder = self._perceptrons()
+        self.own = self._own()
+        self.projections = self._projections()
+        self.workspaces: dict[int, Workspace] = {}
+        self._bind()
+
+    def _decay(self, penalty: float) -> torch.Tensor | None:
+        """The penalty where there is a weight and 0 where there is a bias, flat; None without a penalty."""
+        if not penalty:
+            return None
+
+        decay = self.parameters.zeros()
+        for matrix in self.parameters.matrices(decay):
+            matrix[:, :-1] = penalty
+
+        return decay
+
+    def _mask(self) -> torch.Tensor | None:
+        """1 where a parameter is free and 0 where a weight of the decoder is cut, flat; None if all are free."""
+        masks = self.vae.decoder.weight_masks()
+        flat = self.parameters.zeros().fill_(1)
+        matrices = self.parameters.matrices(flat)[-len(masks) :]
+        is_cut = False
+
+        for matrix, mask in zip(matrices, masks, strict=True):
+            # a bias is never cut
+            if mask is not None:
+                matrix[:, :-1] = mask
+                is_cut = True
+
+        return flat if is_cut else None
+
+    def _load(self, adam_state: AdamState) -> None:
+        exp_avg = self.parameters.named(self.exp_avg)
+        exp_avg_sq = self.parameters.named(self.exp_avg_sq)
+
+        for name in exp_avg:
+            exp_avg[name].copy_(torch.from_numpy(adam_state[name]["exp_avg"]))
+            exp_avg_sq[name].copy_(torch.from_numpy(adam_state[name]["exp_avg_sq"]))
+
+        # every parameter has had as many updates
+        self.count.fill_(float(adam_state[name]["step"]))
+
+    def _perceptrons(self) -> tuple[Perceptron, Perceptron]:
+        """The encoder's weights and their gradients, and the decoder's."""
+        encoder = self.parameters.encoder
+        decoder = self.parameters.decoder
+        weights = self.parameters.matrices(self.theta)
+        grads = self.parameters.matrices(self.grad)
+        n = len(encoder.layers)
+
+        return (
+            Perceptron(ACTIVATIONS[encoder.activation], weights[:n], grads[:n]),
+            Perceptron(ACTIVATIONS[decoder.activation], weights[n:], grads[n:]),
+        )
+
+    def _own(self) -> list[Own]:
+        """Values and gradients of the own parameters of each block of the likelihood, by the name it has for them."""
+        values = self.parameters.named(self.theta)
+        grads = self.parameters.named(self.grad)
+        own_of_blocks: list[Own] = []
+
+        for place in self.vae.likelihood.places:
+            own = {}
+            for name, p in place.block.named_parameters():
+                path = self.parameters.names[p]
+                own[name] = (values[path], grads[path])
+            own_of_blocks.append(own)
+
+        return own_of_blocks
+
+    def _projections(self) -> list[Callable[[], object]]:
+        """Calls that put the blocks' own parameters back into their limits after an update."""
+        calls: list[Callable[[], object]] = []
+
+        for place, own in zip(self.vae.likelihood.places, self.own, strict=True):
+            for name, (low, high) in place.block.limits.items():
+                value, _ = own[name]
+                calls.append(functools.partial(value.clamp_, low, high))
+
+        return calls
+
+    @torch.no_grad()
+    def _bind(self) -> None:
+        """Copy the module's parameters into the flat tensor and let them be views of it."""
+        views = self.parameters.named(self.theta)
+
+        for name, p in self.vae.named_parameters():
+            p.data = views[name].copy_(p)
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        noise: torch.Tensor,
+        beta: float | torch.Tensor,
+        learning_rate: float | torch.Tensor,
+    ) -> None:
+        """Step once: see `AutogradStep.__call__`; `beta` and `learning_rate` may also be tensors of shape ().
+
+        No parameter takes part as such, so that autograd has nothing to record.
+        """
+        n = len(x)
+        if n not in self.workspaces:
+            self.workspaces[n] = Workspace(self.vae, self.encoder, self.decoder, self.own, n)
+        work = self.workspaces[n]
+
+        # the share of each row in the loss, and their sum
+        scale = work.scale
+        total = work.total
+        if weight is not None:
+            scale = weight / n
+            total = weight.sum() / n
+
+        work.forward(x, noise)
+        work.backward_likelihood(scale, total)
+        work.backward(scale, beta)
+
+        if self.mask is not None:
+            self.grad *= self.mask
+        if self.decay is not None:
+            self.grad.addcmul_(self.theta, self.decay)
+        self.count += self.one
+        adam.update(self.theta, self.grad, self.exp_avg, self.exp_avg_sq, self.count, learning_rate)
+
+        for project in self.projections:
+            project()
+
+    def pop_totals(self) -> list[float]:
+        """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
+        nll = 0.0
+        kl = 0.0
+
+        for work in self.workspaces.values():
+            work_nll, work_kl = work.pop_totals()
+            nll += work_nll
+            kl += work_kl
+
+        return [nll, kl]
+
+    def adam_state(self) -> AdamState:
+        """Step count and moments of each parameter, by name, as numpy arrays of their own."""
+        exp_avg = self.parameters.named(self.exp_avg)
+        exp_avg_sq = self.parameters.named(self.exp_avg_sq)
+        step = self.count.cpu().numpy()
+        states: AdamState = {}
+
+        # copies, for these tensors go on changing
+        for name in exp_avg:
+            states[name] = {
+                "step": step.copy(),
+                "exp_avg": exp_avg[name].cpu().numpy().copy(),
+                "exp_avg_sq": exp_avg_sq[name].cpu().numpy().copy(),
+            }
+
+        return states
+
+    def release(self) -> None:
+        """Give the module parameters of its own again, so that no view keeps the whole tensor alive."""
+        for p in self.vae.parameters():
+            p.data = p.data.clone(memory_format=torch.contiguous_format)

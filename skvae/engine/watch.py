@@ -1,0 +1,125 @@
+"""The rows that are held out of training, and the best parameters by them."""
+
+import math
+
+import torch
+
+from skvae.model.network import VAE
+from skvae.randomness import PrivateDraws
+
+ROWS_PER_CHUNK = 8192
+"""Rows that are looked at together: memory stays bounded."""
+
+State = dict[str, torch.Tensor]
+"""Parameters and buffers of a module by name."""
+
+
+def copy_state(vae: VAE) -> State:
+    """A copy of every parameter and buffer: `state_dict` alone only refers to them."""
+    return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
+
+
+class Watch:
+    """The held-out ELBO, with the same noise at every look, and a copy of the parameters that had the best.
+
+    Parameters
+    ----------
+    vae : VAE
+    x : tensor of shape (n, layout.width)
+        Encoded rows that are held out.
+    weight : tensor of shape (n,) or None
+    beta : float
+        Weight of the KL term.
+    tol : float
+        A gain is more than this, in nats per row.
+    patience : int or None
+        Number of looks without a gain that are waited for; None is without end.
+    seed : int
+        Source of the noise.
+    draws : PrivateDraws or None
+        What modules of a user's draw from; None if there are none.
+
+    Attributes
+    ----------
+    best_score : float
+        In nats per row of the encoded units.
+    best_state : dict or None
+        None before the first score that is a number.
+    n_without_gain : int
+        Number of looks since the last gain.
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        *,
+        beta: float,
+        tol: float,
+        patience: int | None,
+        seed: int,
+        draws: PrivateDraws | None,
+    ) -> None:
+        if weight is None:
+            weight = torch.ones(len(x), dtype=x.dtype, device=x.device)
+
+        self.vae = vae
+        self.x = x
+        self.weight = weight
+        self.beta = beta
+        self.tol = tol
+        self.patience = patience
+        self.draws = draws
+
+        # the same at every look, so that looks differ by their parameters alone
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.randn(len(x), vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+
+        self.best_score = -math.inf
+        self.best_state: State | None = None
+        self.n_without_gain = 0
+
+        # the score that the next gain is measured from
+        self._reference = -math.inf
+
+    def look(self) -> float:
+        """The score of the parameters as they are now, in nats per row."""
+        score = self._score() if self.draws is None else self.draws.run(self._score)
+
+        # never one that is not a number
+        if score > self.best_score:
+            self.best_score = score
+            self.best_state = copy_state(self.vae)
+
+        if score > self._reference + self.tol:
+            self.n_without_gain = 0
+            self._reference = score
+        else:
+            self.n_without_gain += 1
+
+        return score
+
+    @property
+    def is_tired(self) -> bool:
+        """bool : whether there was no gain for as many looks as `patience`, and there is something to go back to."""
+        if self.patience is None or self.best_state is None:
+            return False
+
+        return self.n_without_gain >= self.patience
+
+    def restore(self) -> None:
+        """Go back to the parameters of the best look."""
+        if self.best_state is not None:
+            self.vae.load_state_dict(self.best_state)
+
+    @torch.no_grad()
+    def _score(self) -> float:
+        total = 0.0
+
+        for start in range(0, len(self.x), ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            nll, kl = self.vae.elbo_terms(self.x[rows], self.noise[rows])
+            total -= float(((nll + self.beta * kl) * self.weight[rows]).sum())
+
+        return total / float(self.weight.sum())

@@ -1,0 +1,339 @@
+"""The buffers of a step by hand, and the passes over them, forward and backward."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from skvae.engine.matmul import product
+from skvae.model.layers import Activation
+from skvae.model.likelihoods import Block
+from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN, VAE
+
+if TYPE_CHECKING:
+    from skvae.table.layout import Layout
+
+Calls = list[Callable[[], object]]
+"""Calls without arguments, to be made one after the other."""
+
+
+Own = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Values and gradients of a block's own parameters, by the name it has for them."""
+
+
+class Perceptron(NamedTuple):
+    """A built-in network as the passes read and write it.
+
+    Attributes
+    ----------
+    activation : Activation
+    weights, weight_grads : list of tensor of shape (n_out, n_in + 1)
+        Of each layer; the last column is the bias.
+    """
+
+    activation: Activation
+    weights: Sequence[torch.Tensor]
+    weight_grads: Sequence[torch.Tensor]
+
+
+class BlockBuffers(NamedTuple):
+    """What the gradient of one block of the likelihood reads and writes; the rows stand side by side.
+
+    Attributes
+    ----------
+    block : Block
+    cells : tensor of shape (n_cells, n)
+    outputs : tensor of shape (n_outputs, n)
+        Outputs of the decoder, overwritten by the gradient.
+    flags : tensor of int of shape (n_parts,) or None
+        Rows of the workspace's `x` that say which cells are observed; None if all are.
+    own : dict of str to (tensor, tensor)
+        Values and gradients of the block's own parameters, by name.
+    nll : tensor of shape (n_parts,)
+        Sums of the loss since they were last read.
+    """
+
+    block: Block
+    cells: torch.Tensor
+    outputs: torch.Tensor
+    flags: torch.Tensor | None
+    own: Own
+    nll: torch.Tensor
+
+
+class Workspace:
+    """The buffers of a step on `n` rows, made once with all the views of them, and the passes over them.
+
+    All of them hold the rows side by side: the encoded rows, (width + 1, n), and each layer's activations, (width + 1, n),
+    which end in the ones that meet the bias; the decoder's outputs, (n_outputs, n), stand like the cells they are compared
+    with.
+
+    Parameters
+    ----------
+    vae : VAE
+    encoder, decoder : Perceptron
+        Its networks.
+    own : list of dict
+        Values and gradients of the own parameters of each block of the likelihood, by name.
+    n : int
+        Number of rows.
+    """
+
+    def __init__(self, vae: VAE, encoder: Perceptron, decoder: Perceptron, own: Sequence[Own], n: int) -> None:
+        like = encoder.weights[0]
+        layout = vae.likelihood.layout
+        self.n = n
+
+        # without sample weights: the share of each row in the loss, and their sum
+        self.scale = like.new_full((n,), 1 / n)
+        self.total = like.new_ones(())
+
+        # tensors, for plain numbers among the operands cost a conversion in every call
+        self.zero = like.new_full((), 0)
+        self.half = like.new_full((), 0.5)
+        self.minus_half = like.new_full((), -0.5)
+
+        # the last row of x stays 1: it meets the bias
+        self.x = like.new_ones(layout.width + 1, n)
+        self.rows = self.x[:-1]
+        self.inputs = self.x[layout.first_number :]
+        self.offset = self.x[layout.offset]
+
+        self._make_latent_buffers(vae.latent_dim, vae.decoder.n_row_inputs)
+        self.encode, self.encode_back = passes(encoder, self.inputs, self.head, self.head_grad)
+
+        # the gradient by the outputs overwrites them
+        self.outputs = like.new_empty(vae.likelihood.n_outputs, n)
+        self.decode, self.decode_back = passes(decoder, self.below, self.outputs, self.outputs, self.z_mean_grad)
+        self.raised = [self.outputs[raised] for raised in vae.likelihood.raised]
+        self.blocks = self._make_blocks(vae, own)
+
+    def _make_latent_buffers(self, latent_dim: int, n_row_inputs: int) -> None:
+        """All that lies between the encoder's outputs and the decoder's inputs."""
+        # the encoder's outputs are means and log-variances, one below the other
+        self.head = self.x.new_empty(2 * latent_dim, self.n)
+        self.head_grad = self.x.new_empty(2 * latent_dim, self.n)
+        self.z_mean, self.z_logvar = self.head.split([latent_dim, latent_dim])
+        self.z_mean_grad, self.z_logvar_grad = self.head_grad.split([latent_dim, latent_dim])
+
+        self.std = self.x.new_zeros(latent_dim, self.n)
+        self.shift = self.x.new_zeros(latent_dim, self.n)
+        self.kl_cells = self.x.new_zeros(latent_dim, self.n)
+        self.kl = self.x.new_zeros(latent_dim, self.n)
+
+        # the decoder reads z, the cells of the row if it reads any, and ones
+        self.below = self.x.new_ones(latent_dim + n_row_inputs + 1, self.n)
+        self.z = self.below[:latent_dim]
+        self.context: torch.Tensor | None = None
+        if n_row_inputs:
+            self.context = self.below[latent_dim:]
+
+    def _make_blocks(self, vae: VAE, own: Sequence[Own]) -> list[BlockBuffers]:
+        """The buffers of each block of the likelihood, which are views, but for the sums of its loss."""
+        blocks = []
+
+        for place, own_of_block in zip(vae.likelihood.places, own, strict=True):
+            cells = self.x[place.cells]
+            outputs = self.outputs[place.outputs]
+            flags = _flags(vae.likelihood.layout, place.parts, self.x.device)
+            nll = self.x.new_zeros(place.parts.stop - place.parts.start)
+            blocks.append(BlockBuffers(place.block, cells, outputs, flags, own_of_block, nll))
+
+        return blocks
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> None:
+        """Fill the decoder's outputs for the rows `x` (n, layout.width) and the `noise` (latent_dim, n)."""
+        self.rows.copy_(x.t())
+        if self.context is not None:
+            self.context.copy_(self.inputs)
+        for call in self.encode:
+            call()
+
+        self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
+        torch.mul(self.z_logvar, self.half, out=self.std).exp_()
+        torch.mul(self.std, noise, out=self.shift)
+        torch.add(self.z_mean, self.shift, out=self.z)
+
+        for call in self.decode:
+            call()
+
+    def backward_likelihood(self, scale: torch.Tensor, total: torch.Tensor) -> None:
+        """Overwrite the decoder's outputs by the gradient of the loss with respect to them.
+
+        Parameters
+        ----------
+        scale : tensor of shape (n,)
+            Each row's share of the loss.
+        total : tensor of shape ()
+            Their sum.
+        """
+        for outputs in self.raised:
+            outputs += self.offset
+
+        for block, cells, outputs, flags, own, nll in self.blocks:
+            observed = None
+            if flags is not None:
+                observed = self.x.index_select(0, flags)
+            block.backward_(cells, outputs, observed, scale, total, own, nll)
+
+    def backward(self, scale: torch.Tensor, beta: float | torch.Tensor) -> None:
+        """Fill the gradients of all weights from that of the decoder's outputs."""
+        for call in self.decode_back:
+            call()
+
+        # z = z_mean + shift, shift = z_std * noise, and KL = (z_mean^2 + z_std^2 - 1 - z_logvar) / 2, whose derivatives by
+        # z_mean and z_logvar, z_mean and (z_std^2 - 1) / 2, come to stand side by side in `head`
+        torch.addcmul(self.zero, self.z_mean_grad, self.shift, value=0.5, out=self.z_logvar_grad)
+        minus_kl = torch.addcmul(self.z_logvar, self.z_mean, self.z_mean, value=-1, out=self.kl_cells)
+        slope = torch.addcmul(self.minus_half, self.std, self.std, value=0.5, out=self.z_logvar)
+        self.kl.addcmul_(minus_kl.sub_(slope, alpha=2), scale, value=-1)
+        self.head_grad.addcmul_(self.head, scale * beta)
+
+        for call in self.encode_back:
+            call()
+
+    def pop_totals(self) -> tuple[float, float]:
+        """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
+        nll = 0.0
+        for block in self.blocks:
+            nll += float(block.nll.sum())
+            block.nll.zero_()
+
+        # what was summed up are shares 1 / n of the rows, and twice the divergence
+        nll = self.n * nll
+        kl = self.n * float(self.kl.sum()) / 2
+        self.kl.zero_()
+
+        return nll, kl
+
+
+def _flags(layout: Layout, parts: slice, device: torch.device) -> torch.Tensor | None:
+    """Positions of the flags of some parts in a row, tensor of int of shape (n_parts,).
+
+    A part without a flag is always observed: it has the position of the ones. None if no part has a flag.
+    """
+    positions = [layout.width] * (parts.stop - parts.start)
+    found = False
+
+    for k, part in enumerate(layout.flagged):
+        if parts.start <= part < parts.stop:
+            positions[part - parts.start] = layout.first_flag + k
+            found = True
+
+    if not found:
+        return None
+
+    return torch.tensor(positions, device=device)
+
+
+# ------------------------------------------------------------------------------------------------- through the networks
+
+
+class HiddenLayer:
+    """The buffers of a hidden layer; the rows stand side by side.
+
+    Parameters
+    ----------
+    width : int
+        Number of units.
+    activation : Activation
+    like : tensor of shape (any, n)
+
+    Attributes
+    ----------
+    above : tensor of shape (width + 1, n)
+        What the layer above reads: the activations, and ones that meet its bias.
+    activations : tensor of shape (width, n)
+        Outputs of the units.
+    sums : tensor of shape (width, n)
+        What the activations are computed from, and the derivatives from afterwards.
+    grad : tensor of shape (width, n)
+        Gradient by the activations, overwritten by that by the sums.
+    """
+
+    def __init__(self, width: int, activation: Activation, like: torch.Tensor) -> None:
+        self.above = like.new_ones(width + 1, like.shape[1])
+        self.activations = self.above[:-1]
+        self.grad = torch.empty_like(self.activations)
+
+        # relu and its like may overwrite what they read; others need their input for the derivative
+        self.sums = self.activations
+        if activation.derivative_from == "input":
+            self.sums = torch.empty_like(self.activations)
+
+
+def passes(
+    network: Perceptron,
+    inputs: torch.Tensor,
+    outputs: torch.Tensor,
+    outputs_grad: torch.Tensor,
+    inputs_grad: torch.Tensor | None = None,
+) -> tuple[Calls, Calls]:
+    """The passes through the layers of one network, up and down.
+
+    Parameters
+    ----------
+    network : Perceptron
+    inputs : tensor of shape (n_inputs + 1, n)
+        With a last row of ones.
+    outputs, outputs_grad : tensor of shape (n_outputs, n)
+        What the way up fills and the way down starts from; they may be the same.
+    inputs_grad : tensor of shape (k, n), default=None
+        What the way down fills by the gradient at the first `k` inputs, if it is wanted.
+
+    Returns
+    -------
+    up, down : list of callable
+    """
+    hidden = [HiddenLayer(len(w), network.activation, inputs) for w in network.weights[:-1]]
+    up = _way_up(network, inputs, hidden, outputs)
+    down = _way_down(network, inputs, hidden, outputs_grad, inputs_grad)
+
+    return up, down
+
+
+def _way_up(network: Perceptron, inputs: torch.Tensor, hidden: Sequence[HiddenLayer], outputs: torch.Tensor) -> Calls:
+    """Fill the hidden layers and the outputs."""
+    calls: Calls = []
+    below = inputs
+
+    for w, layer in zip(network.weights[:-1], hidden, strict=True):
+        calls.append(product(w, below, layer.sums))
+        calls.append(functools.partial(network.activation.forward, layer.sums, out=layer.activations))
+        below = layer.above
+
+    calls.append(product(network.weights[-1], below, outputs))
+
+    return calls
+
+
+def _way_down(
+    network: Perceptron,
+    inputs: torch.Tensor,
+    hidden: Sequence[HiddenLayer],
+    outputs_grad: torch.Tensor,
+    inputs_grad: torch.Tensor | None,
+) -> Calls:
+    """Fill the gradients of the weights, and of the inputs if that is wanted, from the gradient of the outputs."""
+    calls: Calls = []
+    grad = outputs_grad
+
+    # layer k + 1 reads hidden layer k
+    for k in reversed(range(len(hidden))):
+        below = hidden[k]
+        w = network.weights[k + 1]
+        calls.append(product(grad, below.above.t(), network.weight_grads[k + 1]))
+        # the bias has no layer below
+        calls.append(product(w[:, :-1].t(), grad, below.grad))
+        calls.append(functools.partial(network.activation.backward, below.grad, below.sums))
+        grad = below.grad
+
+    calls.append(product(grad, inputs.t(), network.weight_grads[0]))
+    if inputs_grad is not None:
+        w = network.weights[0][:, : len(inputs_grad)]
+        calls.append(product(w.t(), grad, inputs_grad))
+
+    return calls

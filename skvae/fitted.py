@@ -1,0 +1,246 @@
+"""A fitted model: all that a fit learns, and its answers to rows of the table."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae.conditioning import fill, sample_given
+from skvae.engine.training import AdamState
+from skvae.inference import generate, log_likelihood, posterior, standard_normal_draws
+from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
+from skvae.model.network import VAE
+from skvae.model.state import from_state, to_state
+from skvae.parameters import check_density_name
+from skvae.table import EncodedRows, Table
+from skvae.table.given import read_cells
+from skvae.threads import on_one_thread
+
+MIN_SHARE_OF_PROPOSALS = 0.25
+"""A warning tells when rows drawn around given cells rest on fewer different proposals per row than this."""
+
+ROWS_AT_ONCE = 2**16
+"""Rows of a table that are encoded at a time: memory stays bounded."""
+
+MIN_SHARE_OF_PROPOSALS = 0.25
+"""A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
+
+
+class Latents(NamedTuple):
+    """Posteriors of training rows, of at most 20,000, evenly spaced.
+
+    Attributes
+    ----------
+    z_mean, z_std : ndarray of float32 of shape (n, latent_dim)
+    weight : ndarray of float32 of shape (n,)
+    """
+
+    z_mean: np.ndarray
+    z_std: np.ndarray
+    weight: np.ndarray
+
+    def beside(self, more: Latents) -> Latents:
+        """The latents of a stream's rows so far and of `more` rows, thinned out."""
+        arrays = []
+        for old, new in zip(self, more, strict=True):
+            both = np.concatenate([old, new])
+            arrays.append(both[:: math.ceil(len(both) / ROWS)])
+        return Latents(*arrays)
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """All that a fit learns. It is set as a whole, and later fits make another one.
+
+    Attributes
+    ----------
+    table : Table
+    network : VAE
+    seed : int
+        Drawn from the estimator's `random_state`; latent densities are fitted with it.
+    density_name : str
+        The latent density that the parameter `latent_density` stood for at fit.
+    latents : Latents
+    kl_per_unit : ndarray of float64 of shape (latent_dim,)
+        In nats.
+    active_units : int
+    loss_curve : list of float
+        Of each epoch, in nats per row and in the units of the table.
+    validation_scores : list of float or None
+        Of each look, likewise.
+    adam_state : dict or None
+        Where `partial_fit` goes on.
+    densities : dict of str to LatentDensity
+        Those asked for so far.
+    """
+
+    table: Table
+    network: VAE
+    seed: int
+    density_name: str
+    latents: Latents
+    kl_per_unit: np.ndarray
+    active_units: int
+    loss_curve: list[float]
+    validation_scores: list[float] | None
+    adam_state: AdamState | None
+    densities: dict[str, LatentDensity] = field(default_factory=dict)
+
+    def density(self, name: str) -> LatentDensity:
+        """The latent density of this name, fitted when it is first asked for; ``"auto"`` is that of the fit.
+
+        Raises
+        ------
+        ValueError
+            If there is none of this name.
+        """
+        check_density_name(name)
+        # not the estimator's parameter, which may have been set since
+        if name == "auto":
+            name = self.density_name
+        if name not in self.densities:
+            self.densities[name] = fit_density(name, self.latents, self.seed)
+        return self.densities[name]
+
+    def attributes(self) -> dict[str, Any]:
+        """Public attributes of the fitted estimator, by name."""
+        scores = self.validation_scores
+        best = None
+        if scores is not None:
+            best = max(scores)
+
+        kinds = {}
+        for name, column in zip(self.table.schema.names, self.table.columns, strict=True):
+            kinds[name] = column.kind.name
+
+        return {
+            "n_iter_": len(self.loss_curve),
+            "loss_curve_": self.loss_curve,
+            "validation_scores_": scores,
+            "best_validation_score_": best,
+            "kl_per_unit_": self.kl_per_unit,
+            "active_units_": self.active_units,
+            "likelihood_": kinds,
+            "decoder_": self.network.decoder.name,
+            "latent_density_name_": self.density_name,
+            "_n_features_out": self.network.latent_dim,
+        }
+
+    # ----------------------------------------------------------------------------------------------------- rows <-> latents
+
+    def encoded(self, values: np.ndarray) -> Iterator[tuple[Tensor, EncodedRows]]:
+        """Encoded rows, some at a time: as a tensor on the network's device, and as they are.
+
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples, n_features)
+            NaN where a cell is missing.
+        """
+        for block in np.array_split(values, math.ceil(len(values) / ROWS_AT_ONCE)):
+            rows = self.table.encode_values(block)
+            yield torch.from_numpy(rows.x).to(self.network.device), rows
+
+    def posterior(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """z_mean and z_std of rows, two arrays of shape (n_samples, latent_dim), in the dtype of the values."""
+        self.table.check_exposure(values, to_score=False)
+
+        means = []
+        deviations = []
+        for x, _ in self.encoded(values):
+            z_mean, z_std = posterior(self._network_like(x), x)
+            means.append(z_mean.cpu().numpy())
+            deviations.append(z_std.cpu().numpy())
+        return np.concatenate(means), np.concatenate(deviations)
+
+    def sample(self, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool) -> Any:
+        """New rows, in the container of the table; without `noise`, means of p(x | z)."""
+        z = density.sample(n_samples, generator)
+        if not noise:
+            return self.decode(z)
+        return self.decode(z, generator)
+
+    def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Any:
+        """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
+
+        They are drawn from p(x | z) if there is a generator.
+        """
+        z = z.to(self.network.device)
+        parts = generate(self._network_like(z), z, generator)
+        return self.table.write(self.table.decode(parts.double().cpu().numpy()))
+
+    def _network_like(self, x: Tensor) -> VAE:
+        """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
+        if x.dtype == torch.float32:
+            return self.network
+        return copy.deepcopy(self.network).to(x.device, x.dtype)
+
+    # ------------------------------------------------------------------------------------------- densities, missing cells
+
+    def log_likelihood(self, values: np.ndarray, n_draws: int, seed: int) -> np.ndarray:
+        """Log-likelihood of rows, ndarray of shape (n_samples,): see `skvae.inference.log_likelihood`."""
+        self.table.check_exposure(values, to_score=True)
+        density = self.density("auto")
+        draws = standard_normal_draws(n_draws, self.network.latent_dim, seed)
+
+        scores = []
+        for x, rows in self.encoded(values):
+            observed = torch.from_numpy(rows.observed).to(x.device)
+            score = log_likelihood(self._network_like(x), x, observed, draws.to(x), density).cpu().numpy()
+            scores.append(score + rows.log_jacobian.astype(score.dtype))
+        return np.concatenate(scores)
+
+    def sample_given(
+        self, given: dict, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool
+    ) -> Any:
+        """Rows around given cells, in the container of the table: see `skvae.conditioning.sample_given`.
+
+        A warning tells when they rest on few different proposals.
+        """
+        row = read_cells(self.table, given)
+        self.table.check_given(row)
+        values, share = sample_given(self.network, self.table, row, n_samples, generator, density, noise=noise)
+
+        # rows alike are no error, but nothing to learn from
+        if share < MIN_SHARE_OF_PROPOSALS:
+            warnings.warn(
+                f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so that "
+                f"many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more rows like "
+                f"these.",
+                stacklevel=3,
+            )
+        return self.table.write(values)
+
+    def impute(self, values: np.ndarray, n_draws: int | None, generator: torch.Generator) -> np.ndarray:
+        """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.conditioning.fill`."""
+        # single precision does not tell large whole numbers apart
+        values = values.astype(np.float64)
+        self.table.check_exposure(values, to_score=False)
+        return fill(self.network, self.table, values, n_draws, generator, self.density("auto"))
+
+    # ------------------------------------------------------------------------------------------------------------ pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain objects and arrays: no tensor, and no class that is not of this package."""
+        state = dict(vars(self))
+        state["network"] = to_state(self.network)
+        state["latents"] = tuple(self.latents)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        network = from_state(state["table"].layout, state["network"])
+        # past the guard of a frozen dataclass
+        vars(self).update(state, network=network, latents=Latents(*state["latents"]))
+
+
+@on_one_thread
+def fit_density(name: str, latents: Latents, seed: int) -> LatentDensity:
+    """The latent density called `name` of posteriors."""
+    return LATENT_DENSITIES[name].fit(*latents, seed=seed)

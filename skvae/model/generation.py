@@ -1,0 +1,223 @@
+"""Rows made from latent points: cells drawn part after part, around parts that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+
+from skvae.model.decoders import Reader
+from skvae.model.likelihoods import Block, Likelihood
+from skvae.model.network import VAE
+
+if TYPE_CHECKING:
+    from skvae.table.layout import Layout
+
+ROWS_PER_CHUNK = 8192
+"""Rows whose decoder outputs are held at a time for the densities of given parts."""
+
+
+@torch.no_grad()
+def generate(vae: VAE, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Parts of rows decoded from `z`: drawn from p(x | z), or without a generator their means or most probable levels.
+
+    Parameters
+    ----------
+    vae : VAE
+    z : tensor of shape (n, latent_dim)
+    generator : torch.Generator, default=None
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_parts)
+    """
+    likelihood = vae.likelihood
+
+    # counts are in proportion to an exposure, which is drawn before them
+    if not vae.decoder.independent or likelihood.raised:
+        parts, _ = generate_in_order(vae, z[:, None], generator)
+        return parts[:, 0]
+
+    outputs = vae.decode(z)
+    if generator is None:
+        return likelihood.mean(outputs)
+
+    return likelihood.draw(outputs, generator)
+
+
+@torch.no_grad()
+def generate_in_order(
+    vae: VAE,
+    z: torch.Tensor,
+    generator: torch.Generator | None = None,
+    x: torch.Tensor | None = None,
+    given: torch.Tensor | None = None,
+    offset: torch.Tensor | None = None,
+    *,
+    centred: Collection[int] = (),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`generate` for several z per row, part after part and all rows at once, around parts that are given.
+
+    Parameters
+    ----------
+    vae : VAE
+    z : tensor of shape (n, n_draws, latent_dim)
+    generator : torch.Generator, default=None
+        None takes means or most probable levels.
+    x : tensor of shape (n, layout.width), default=None
+        The encoded rows, with zeros where a part is to be drawn.
+    given : tensor of shape (n, n_parts), default=None
+        Their given parts; NaN where one is to be drawn.
+    offset : tensor of shape (n,), default=None
+        Given offsets of the counts; NaN where the exposure is to be drawn.
+    centred : collection of int, default=()
+        Parts whose means are taken, even with a generator.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_draws, n_parts)
+        The given parts as they are, the others drawn (or their means or most probable levels). A part behind a gate that is
+        given closed is 0.
+    log_prob : tensor of shape (n, n_draws)
+        Sum of the log densities of the given parts, each given z and the parts before it, in nats.
+    """
+    likelihood = vae.likelihood
+    layout = likelihood.layout
+    n, n_draws, _ = z.shape
+    if given is None:
+        given = z.new_full((n, layout.n_parts), torch.nan)
+
+    reader = vae.begin(z, x)
+    wanted = _wanted(layout, given)
+    parts = given.nan_to_num().repeat_interleave(n_draws, 0)  # (n * n_draws, n_parts)
+    offsets = None
+
+    for part in sorted(range(layout.n_parts), key=layout.rank.__getitem__):
+        if not wanted[:, part].any():
+            continue
+
+        rows = _draws_of(wanted[:, part], n_draws)
+        outputs = reader.outputs(part, rows)
+        raised = _raised_outputs(likelihood, part)
+        if raised.any():
+            # the parts of the exposure come before all counts: they are there now
+            if offsets is None:
+                offsets = _offsets(layout, parts, offset, n_draws)
+            outputs[:, raised] += offsets[rows, None]
+
+        block = _block_of(likelihood, part).to(z.device, z.dtype)
+        source = None if part in centred else generator
+        parts[rows, part] = _cells(block, outputs, source)
+        reader.take(part, parts, rows)
+
+    log_prob = z.new_zeros(n, n_draws)
+    if x is not None:
+        log_prob = _log_prob_of_given(likelihood, reader, x, given, parts, offset)
+
+    return parts.view(n, n_draws, -1), log_prob
+
+
+def _cells(block: Block, outputs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Cells of one part, shape (n,): drawn, or without a generator their means or most probable levels."""
+    if generator is None:
+        return block.mean(outputs)[:, 0]
+
+    return block.draw(outputs, generator)[:, 0]
+
+
+def _wanted(layout: Layout, given: torch.Tensor) -> torch.Tensor:
+    """Which parts are to be drawn, tensor of bool of shape (n, n_parts): those that are not given.
+
+    A part behind a gate that is given closed is not drawn either, for there is none.
+    """
+    wanted = torch.isnan(given)
+
+    for part, gate in enumerate(layout.gate):
+        if gate >= 0:
+            open_level = layout.n_levels[gate - layout.n_numbers] - 1
+            wanted[:, part] &= torch.isnan(given[:, gate]) | (given[:, gate] == open_level)
+
+    return wanted
+
+
+def _draws_of(rows: torch.Tensor, n_draws: int) -> slice | torch.Tensor:
+    """Positions of the draws of the rows chosen by a mask: of all draws of all rows, row by row."""
+    # a view is cheaper than a copy
+    if rows.all():
+        return slice(None)
+
+    return torch.nonzero(rows.repeat_interleave(n_draws))[:, 0]
+
+
+def _block_of(likelihood: Likelihood, part: int) -> Block:
+    """The likelihood of one part alone."""
+    place = next(place for place in likelihood.places if part < place.parts.stop)
+
+    return place.block.one(part - place.parts.start)
+
+
+def _raised_outputs(likelihood: Likelihood, part: int) -> torch.Tensor:
+    """Which outputs of a part a row's offset is added to, tensor of bool of shape (outputs of the part,)."""
+    raised = torch.zeros(likelihood.n_outputs, dtype=torch.bool)
+
+    for outputs in likelihood.raised:
+        raised[outputs] = True
+
+    return raised[likelihood.output_part == part]
+
+
+def _offsets(layout: Layout, parts: torch.Tensor, given: torch.Tensor | None, n_draws: int) -> torch.Tensor:
+    """Offsets of the counts.
+
+    Parameters
+    ----------
+    layout : Layout
+    parts : tensor of shape (n * n_draws, n_parts)
+        Those of the exposure are there.
+    given : tensor of shape (n,) or None
+        Offsets that are given; NaN where they are told from `parts`.
+    n_draws : int
+
+    Returns
+    -------
+    offsets : tensor of shape (n * n_draws,)
+    """
+    if layout.exposure is None:
+        raise ValueError("The layout has no exposure, so that there are no offsets.")
+
+    drawn = torch.from_numpy(layout.exposure.offsets_of_parts(parts.cpu().double().numpy())).to(parts)
+    if given is None:
+        return drawn
+
+    # the same for all draws of a row
+    given = given.repeat_interleave(n_draws)
+
+    return torch.where(torch.isnan(given), drawn, given)
+
+
+def _log_prob_of_given(
+    likelihood: Likelihood,
+    reader: Reader,
+    x: torch.Tensor,
+    given: torch.Tensor,
+    parts: torch.Tensor,
+    offset: torch.Tensor | None,
+) -> torch.Tensor:
+    """Log density of the given parts, shape (n, n_draws), once the reader has taken all of them."""
+    n = len(x)
+    n_draws = len(parts) // n
+    if likelihood.raised:
+        offsets = _offsets(likelihood.layout, parts, offset, n_draws)
+
+    sums = []
+    for draws in torch.arange(len(parts), device=x.device).split(ROWS_PER_CHUNK):
+        rows = draws // n_draws
+        outputs = reader.all_outputs(draws)  # (len(draws), n_outputs)
+        for raised in likelihood.raised:
+            outputs[:, raised] += offsets[draws, None]
+
+        log_prob = likelihood.log_prob(x[rows], outputs)
+        sums.append(torch.where(torch.isnan(given[rows]), 0.0, log_prob).sum(1))
+
+    return torch.cat(sums).view(n, n_draws)

@@ -1,0 +1,223 @@
+"""p(x | z) of a whole encoded row: the product over its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+from skvae.model.likelihoods.base import BLOCKS, Block
+
+if TYPE_CHECKING:
+    from skvae.table.layout import Layout
+
+
+class Place(NamedTuple):
+    """A block of parts, and the positions of its parts, of its cells in an encoded row, and of its decoder outputs."""
+
+    block: Block
+    parts: slice
+    cells: slice
+    outputs: slice
+
+
+class Likelihood(nn.Module):
+    """p(x | z) of a whole row: the product over its parts, each of its own kind.
+
+    Parameters
+    ----------
+    layout : Layout
+        Positions of the cells in an encoded row.
+    n_components : int, default=0
+        Normal components of each number, all of them read from the decoder. 0 is a single one whose deviation is learnt per
+        column and does not depend on z.
+
+    Attributes
+    ----------
+    blocks : torch.nn.ModuleList of Block
+        One per kind, in the order of ``layout.kinds``.
+    places : tuple of Place
+        One per block, in the same order.
+    n_parts, n_outputs : int
+        Number of parts of a row, and of decoder outputs.
+    raised : tuple of slice
+        Positions of the decoder outputs that a row's offset is added to; empty without exposure.
+    """
+
+    def __init__(self, layout: Layout, n_components: int = 0) -> None:
+        super().__init__()
+        self.layout = layout
+        self.n_components = n_components
+
+        blocks = list(_blocks(layout, n_components))
+        self.blocks = nn.ModuleList(blocks)
+        self.places = tuple(_places(layout, blocks))
+        self.n_parts = layout.n_parts
+        self.n_outputs = sum(place.block.n_outputs for place in self.places)
+
+        # rows without exposure have no offset
+        self.raised: tuple[slice, ...] = ()
+        if layout.exposure is not None:
+            self.raised = _raised(self.places)
+
+    @property
+    def output_part(self) -> torch.Tensor:
+        """Tensor of int of shape (n_outputs,) : the part that each decoder output belongs to."""
+        # a table of constants has no block
+        parts = [torch.empty(0, dtype=torch.long)]
+
+        for place in self.places:
+            parts.append(place.block.output_column + place.parts.start)
+
+        return torch.cat(parts)
+
+    def log_prob(self, x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Log density of each part of `x` given the decoder's `outputs`.
+
+        Parameters
+        ----------
+        x : tensor of shape (..., layout.width)
+            Encoded rows.
+        outputs : tensor of shape (..., n_outputs)
+
+        Returns
+        -------
+        log_prob : tensor of shape (..., n_parts)
+            In nats of the encoded units; 0 for a missing cell of a column that had missing cells at fit.
+        """
+        parts = []
+        for place in self.places:
+            parts.append(place.block.log_prob(x[..., place.cells], outputs[..., place.outputs]))
+
+        log_prob = _side_by_side(parts, outputs)
+        if not self.layout.flagged:
+            return log_prob
+
+        # a part without a flag counts as observed: the caller leaves it out if it is not
+        observed = x.new_ones(*x.shape[:-1], self.n_parts)
+        observed[..., list(self.layout.flagged)] = x[..., self.layout.first_flag : self.layout.first_level]
+
+        return log_prob * observed
+
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Mean, or position of the most probable level, of each part.
+
+        Parameters
+        ----------
+        outputs : tensor of shape (..., n_outputs)
+
+        Returns
+        -------
+        mean : tensor of shape (..., n_parts)
+        """
+        parts = []
+        for place in self.places:
+            parts.append(place.block.mean(outputs[..., place.outputs]))
+
+        return _side_by_side(parts, outputs)
+
+    def draw(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """One draw, a value or the position of a level, of each part.
+
+        Parameters
+        ----------
+        outputs : tensor of shape (..., n_outputs)
+        generator : torch.Generator
+            On the CPU.
+
+        Returns
+        -------
+        draw : tensor of shape (..., n_parts)
+        """
+        parts = []
+        for place in self.places:
+            parts.append(place.block.draw(outputs[..., place.outputs], generator))
+
+        return _side_by_side(parts, outputs)
+
+    def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
+        """Decoder outputs that training starts from.
+
+        Parameters
+        ----------
+        mean : tensor of shape (layout.width,)
+            Mean of the encoded rows.
+
+        Returns
+        -------
+        outputs : tensor of shape (n_outputs,)
+        """
+        parts = []
+        for place in self.places:
+            parts.append(place.block.initial_outputs(mean[place.cells]))
+
+        return _side_by_side(parts, mean.new_empty(0))
+
+    def project(self) -> None:
+        """Put parameters that a step of an optimiser took out of their limits back into them, in place."""
+        for place in self.places:
+            place.block.project()
+
+
+def _blocks(layout: Layout, n_components: int) -> Iterator[Block]:
+    """A block for each kind of the layout, in order."""
+    for kind, n_columns in layout.kinds:
+        if kind not in BLOCKS:
+            expected = ", ".join(map(repr, BLOCKS))
+            raise ValueError(f"The layout has parts of the kind {kind!r}; expected one of {expected}.")
+
+        yield BLOCKS[kind].for_layout(layout, n_columns, n_components)
+
+
+def _places(layout: Layout, blocks: Iterable[Block]) -> Iterator[Place]:
+    """The place of each block, in order."""
+    # where the next block of each section of a row begins; counts have cells among the numbers, too, before all others
+    next_cell = {
+        "counts": 0,
+        "numbers": layout.first_number + layout.n_counts,
+        "levels": layout.first_level,
+    }
+    part = 0
+    output = 0
+
+    for block in blocks:
+        cell = next_cell[block.section]
+        next_cell[block.section] += block.n_cells
+
+        parts = slice(part, part + block.n_columns)
+        cells = slice(cell, cell + block.n_cells)
+        outputs = slice(output, output + block.n_outputs)
+        part = parts.stop
+        output = outputs.stop
+
+        yield Place(block, parts, cells, outputs)
+
+
+def _raised(places: Iterable[Place]) -> tuple[slice, ...]:
+    """Positions of the decoder outputs that the offset is added to, neighbours in one slice."""
+    merged: list[slice] = []
+
+    # each slice is one addition in every training step
+    for place in places:
+        start = place.outputs.start + place.block.raised.start
+        stop = place.outputs.start + place.block.raised.stop
+
+        if start == stop:
+            continue
+
+        if merged and merged[-1].stop == start:
+            merged[-1] = slice(merged[-1].start, stop)
+        else:
+            merged.append(slice(start, stop))
+
+    return tuple(merged)
+
+
+def _side_by_side(parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """The parts side by side; a table of constants only has none, and `like` then has no columns either."""
+    if not parts:
+        return like
+
+    return torch.cat(parts, dim=-1)

@@ -1,0 +1,88 @@
+"""What happens around the epochs of a fit: a line is printed, and scikit-learn's callbacks are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from skvae.engine.training import History
+
+if TYPE_CHECKING:
+    from skvae.estimator import VAEEstimator
+
+LINES_OF_REPORT = 20
+"""Number of lines, about, that ``verbose=True`` prints."""
+
+
+class Progress:
+    """A callable for the training loop: after an epoch, it prints and calls back.
+
+    Parameters
+    ----------
+    estimator : VAEEstimator
+        Whose callbacks are called, and whose `verbose` says whether to print.
+    arguments : dict
+        What the hooks are told beside the estimator: see `hook_args`.
+    n_epochs : int
+        Largest number of epochs.
+    log_scale : float
+        What is added to losses to have them in the units of the table, in nats per row.
+    snapshot : callable
+        ``snapshot(history) -> dict`` gives the fitted attributes as they are now.
+    """
+
+    def __init__(
+        self,
+        estimator: VAEEstimator,
+        arguments: dict[str, Any],
+        *,
+        n_epochs: int,
+        log_scale: float,
+        snapshot: Callable[[History], dict[str, Any]],
+    ) -> None:
+        self.verbose = estimator.verbose
+        self.has_callbacks = bool(getattr(estimator, "_skl_callbacks", None))
+        self.context = estimator._init_callback_context(max_subtasks=n_epochs)
+        self.arguments = {"estimator": estimator, **arguments}
+        self.n_epochs = n_epochs
+        self.log_scale = log_scale
+        self.snapshot = snapshot
+
+    def begin(self) -> None:
+        """Say that the fit begins."""
+        self.context.call_on_fit_task_begin(**self.arguments)
+
+    def end(self, attributes: dict[str, Any]) -> None:
+        """Say that the fit has ended with these fitted attributes."""
+        self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes=attributes)
+
+    def __call__(self, epoch: int, history: History) -> bool:
+        """Report `epoch`, counted from 0; True asks the loop to stop."""
+        if self.verbose and (epoch + 1) % max(1, self.n_epochs // LINES_OF_REPORT) == 0:
+            print(self.line(epoch, history))
+        if not self.has_callbacks:
+            return False
+
+        # the task tree of scikit-learn: one task per epoch below that of the fit
+        task = self.context.subcontext(task_name="epoch")
+        task.call_on_fit_task_begin(**self.arguments)
+        # a callback that does not look at the model does not pay for a copy of it
+        return task.call_on_fit_task_end(**self.arguments, reconstruction_attributes=lambda: self.snapshot(history))
+
+    def line(self, epoch: int, history: History) -> str:
+        """The loss and the validation score of an epoch, in nats per row."""
+        text = f"epoch {epoch + 1}/{self.n_epochs}: loss {history.loss_curve[-1] + self.log_scale:.4f}"
+        if history.validation_scores:
+            text += f", validation score {history.validation_scores[-1] - self.log_scale:.4f}"
+        return text + " nats per row"
+
+
+def hook_args(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+    """What scikit-learn's hooks are told of the data of a fit."""
+    # scorers of callbacks want a target, if only one to ignore
+    arguments = {"X": X, "y": y}
+    if y is None:
+        arguments["y"] = X
+    if sample_weight is not None:
+        arguments["metadata"] = {"sample_weight": sample_weight}
+    return arguments

@@ -1,0 +1,86 @@
+"""Log-likelihoods as scores: what model selection compares."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from skvae._sklearn import check_sample_weight
+from skvae.fitted import FittedModel
+from skvae.parameters import check_positive_integer, draw_seed
+
+
+class _Density(Protocol):
+    """What the methods need of an estimator."""
+
+    def _model(self) -> FittedModel: ...
+
+    def _read(self, X: Any) -> np.ndarray: ...
+
+    def score_samples(self, X: Any, *, n_draws: int = 32, random_state: Any = None) -> np.ndarray: ...
+
+
+class ScoringMixin:
+    """The methods `score_samples` and `score` of an estimator that holds a `FittedModel`."""
+
+    def score_samples(self: _Density, X: Any, *, n_draws: int = 32, random_state: Any = None) -> np.ndarray:
+        """Log-likelihood of rows.
+
+        The importance-weighted bound (Burda et al., 2016) on log p(x), with `n_draws` quasi-random draws of z from q(z | x).
+        The same draws serve every row, so that a row's number does not depend on the rows around it.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+        n_draws : int, default=32
+            Draws per row. The bound rises with it towards log p(x), in expectation.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws. None is a fixed one, so that the same call gives the same numbers.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,)
+            In nats and in the units of X: log densities of numbers plus log masses of levels, flags and counts. A value of a
+            ``"quantile_normal"`` column that many training rows share has a mass, too. Missing cells are integrated out;
+            constant columns do not count.
+        """
+        model = self._model()
+        n = check_positive_integer("n_draws", n_draws)
+
+        # scores are compared: the same call gives the same numbers
+        seed = 0
+        if random_state is not None:
+            seed = draw_seed(check_random_state(random_state))
+
+        return model.log_likelihood(self._read(X), n, seed)
+
+    def score(self: _Density, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-likelihood of rows, in nats per row: see `score_samples`.
+
+        Comparable, on the same X, with ``GaussianMixture.score``, ``FactorAnalysis.score`` and the mean of
+        ``KernelDensity.score_samples`` where every column has a density: with ``likelihood="normal"``, or where no value of
+        a column is shared by many rows.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+        y : Ignored
+            Not used, present by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        score : float
+            Mean log-likelihood.
+        """
+        scores = self.score_samples(X)
+
+        weight = None
+        if sample_weight is not None:
+            weight = check_sample_weight(sample_weight, scores, dtype=np.float64)
+        return float(np.average(scores, weights=weight))

@@ -1,0 +1,275 @@
+"""Cells of one column of a container -> floats: numbers as they are, times as ticks, categories as positions of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from skvae.table.containers import as_frame, holds_text
+from skvae.table.schema import Schema
+from skvae.table.selection import categorical_mask, listed
+
+MIN_ROWS_IDENTIFIER = 20
+"""A column of fewer rows may well hold as many texts as rows."""
+
+
+def find_categories(X: Any, schema: Schema, categorical_features: Any) -> tuple[list[list | None], list[bool]]:
+    """Which columns are categories, and which are of a boolean dtype.
+
+    Parameters
+    ----------
+    X : ndarray or DataFrame of shape (n_samples, n_features)
+    schema : Schema
+    categorical_features : "from_dtype", None, or array-like of {bool, int, str}
+
+    Returns
+    -------
+    levels : list of (list or None) of length n_features
+        Levels of the categorical columns.
+    boolean : list of bool of length n_features
+    """
+    columns = _columns(X)
+    by_dtype = []
+    boolean = []
+    for column in columns:
+        if isinstance(column, nw.Series):
+            by_dtype.append(is_category(column.dtype))
+            boolean.append(column.dtype == nw.Boolean)
+        else:
+            by_dtype.append(column.dtype == object and holds_text(column))
+            boolean.append(False)
+
+    mask = categorical_mask(categorical_features, schema.names, by_dtype)
+    levels: list[list | None] = [None] * len(columns)
+    for j in np.flatnonzero(mask):
+        levels[j] = find_levels(columns[j], schema.labels[j])
+    return levels, boolean
+
+
+def read_all(X: Any, levels: Sequence[list | None], labels: Sequence[str], handle_unknown: str = "error") -> np.ndarray:
+    """Values of all columns of a container.
+
+    Parameters
+    ----------
+    X : ndarray or DataFrame of shape (n_samples, n_features)
+    levels : sequence of (list or None) of length n_features
+    labels : sequence of str of length n_features
+    handle_unknown : {"error", "ignore"}, default="error"
+
+    Returns
+    -------
+    values : ndarray of float of shape (n_samples, n_features)
+        X itself, if it is an array of numbers.
+    """
+    # an array of numbers is what is wanted: nothing to copy
+    if isinstance(X, np.ndarray) and X.dtype != object and list(levels) == [None] * len(levels):
+        return X
+
+    values = []
+    for column, own, label in zip(_columns(X), levels, labels, strict=True):
+        values.append(read_cells(column, own, label, handle_unknown))
+    return np.stack(values, axis=1)
+
+
+def is_category(dtype: Any) -> bool:
+    """Whether columns of a dtype of narwhals are categories."""
+    return dtype in (nw.Categorical, nw.Enum, nw.String, nw.Object, nw.Unknown)
+
+
+def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
+    """Levels of a categorical column, in the order of its dtype if that has one, else sorted.
+
+    Parameters
+    ----------
+    column : Series or ndarray of shape (n_samples,)
+    label : str
+        What errors call the column.
+
+    Returns
+    -------
+    levels : list
+        Those that occur.
+
+    Raises
+    ------
+    ValueError
+        If a column of texts has too many levels for a category, or cells have no order.
+    """
+    cells = _objects(column)
+    n_observed = len(cells) - cells.count(None)
+    try:
+        seen = set(cells) - {None}
+        # levels of several types do not compare
+        in_order = sorted(seen, key=lambda level: (type(level).__name__, level))
+    except TypeError as error:
+        raise ValueError(
+            f"Column {label} holds cells that cannot be levels of a category ({error}). Convert them to numbers or text."
+        ) from error
+    _refuse_identifiers(seen, n_observed, label)
+
+    # a level that only the dtype names counts as not seen
+    if isinstance(column, nw.Series) and column.dtype in (nw.Categorical, nw.Enum):
+        named = column.cat.get_categories().to_list()
+        ordered = [level for level in named if level in seen]
+        if len(ordered) == len(seen):
+            return ordered
+
+    return in_order
+
+
+def read_cells(
+    column: nw.Series | np.ndarray, levels: Sequence | None, label: str, handle_unknown: str = "error"
+) -> np.ndarray:
+    """Cells of a column as floats, by `read_numbers` or, if it has levels, by `read_levels`."""
+    if levels is None:
+        return read_numbers(column, label)
+    return read_levels(column, levels, label, handle_unknown)
+
+
+def read_levels(
+    column: nw.Series | np.ndarray, levels: Sequence, label: str, handle_unknown: str = "error"
+) -> np.ndarray:
+    """Positions of cells among the levels.
+
+    Parameters
+    ----------
+    column : Series or ndarray of shape (n_samples,)
+    levels : sequence
+    label : str
+        What errors call the column.
+    handle_unknown : {"error", "ignore"}, default="error"
+        ``"ignore"`` treats a cell that is none of the levels as missing.
+
+    Returns
+    -------
+    positions : ndarray of float64 of shape (n_samples,)
+        NaN where a cell is missing.
+
+    Raises
+    ------
+    ValueError
+        If a cell is none of the levels.
+    """
+    positions = dict(zip(levels, range(len(levels)), strict=True))
+    cells = _objects(column)
+
+    if handle_unknown == "error":
+        unknown = set(cells) - positions.keys() - {None}
+        if unknown:
+            # the first in the order of the rows
+            cell = next(cell for cell in cells if cell in unknown)
+            raise ValueError(
+                f"Column {label} holds {cell!r}, which is not among the {len(levels)} levels seen at fit "
+                f"({listed(levels)}). Fit on rows with every level, or set handle_unknown='ignore' to treat it as missing."
+            )
+    return np.array([positions.get(cell, np.nan) for cell in cells], dtype=np.float64)
+
+
+def read_numbers(column: nw.Series | np.ndarray, label: str) -> np.ndarray:
+    """Cells of a column of numbers, booleans or times as floats.
+
+    Parameters
+    ----------
+    column : Series or ndarray of shape (n_samples,)
+    label : str
+        What errors call the column.
+
+    Returns
+    -------
+    values : ndarray of float of shape (n_samples,)
+        float32 if the column is of float32, else float64; times in ticks of their unit since their epoch; NaN where a cell
+        is missing.
+
+    Raises
+    ------
+    ValueError
+        If cells cannot be read as finite numbers.
+    """
+    if isinstance(column, nw.Series):
+        values = _numbers_of_series(column, label)
+    elif column.dtype.kind == "f":
+        values = column
+    else:
+        values = column.astype(np.float64)
+
+    if np.isinf(values).any():
+        raise ValueError(
+            f"Column {label} contains infinity or a value too large for {values.dtype}. Expected finite numbers; "
+            f"replace it, or mark the cell as missing by NaN."
+        )
+    return values
+
+
+def _numbers_of_series(column: nw.Series, label: str) -> np.ndarray:
+    # a frame of single precision keeps it
+    dtype = column.dtype
+    if dtype == nw.Float32:
+        return column.to_numpy()
+
+    try:
+        if dtype.is_temporal():
+            missing = column.is_null().to_numpy()
+            ticks = np.full(len(column), np.nan)
+            ticks[~missing] = _ticks(column.drop_nulls())
+            return ticks
+
+        return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
+    except Exception as error:
+        raise ValueError(
+            f"Column {label} of dtype {dtype} cannot be read as numbers ({error}). Expected numbers, booleans, times or "
+            f"categories."
+        ) from error
+
+
+def _ticks(column: nw.Series) -> np.ndarray:
+    """Ticks of times, none missing, ndarray of int of shape (n,)."""
+    # arrow has 32-bit days, which it converts to nothing wider
+    if column.dtype == nw.Date:
+        return column.cast(nw.Int32).to_numpy()
+
+    # times of day are written in nanoseconds
+    if column.dtype == nw.Time and column.implementation.is_pyarrow():
+        column = column.cast(nw.Time)
+    return column.cast(nw.Int64).to_numpy()
+
+
+def _columns(X: Any) -> list:
+    """Columns of a container: series of a frame, or columns of an array."""
+    frame = as_frame(X)
+    if frame is None:
+        return list(X.T)
+
+    # by position: names need not be unique
+    return [frame[:, j] for j in range(len(frame.columns))]
+
+
+def _objects(column: nw.Series | np.ndarray) -> list:
+    """Cells as Python objects, None where missing."""
+    if isinstance(column, nw.Series):
+        cells = column.to_list()
+        missing = column.is_null().to_numpy()
+    else:
+        cells = column.tolist()
+        missing = np.zeros(len(cells), dtype=bool)
+
+    # NaN among objects is not equal to itself
+    for i, cell in enumerate(cells):
+        if missing[i] or (isinstance(cell, float) and cell != cell):
+            cells[i] = None
+    return cells
+
+
+def _refuse_identifiers(seen: set, n_cells: int, label: str) -> None:
+    """Raise a ValueError if most cells of a column of texts are distinct."""
+    if n_cells < MIN_ROWS_IDENTIFIER or len(seen) <= n_cells / 2:
+        return
+
+    # numbers may all differ
+    if str in set(map(type, seen)):
+        raise ValueError(
+            f"Column {label} holds {len(seen)} distinct texts in {n_cells} rows: it looks like an identifier or free "
+            f"text, whose levels tell a model of rows nothing. Drop the column, or merge its levels into fewer."
+        )

@@ -1,0 +1,139 @@
+"""One column of a table: its label, its levels, its kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from skvae.table.cells import read_cells
+from skvae.table.kinds import KINDS, Kind, choose_kind
+from skvae.table.plain import from_plain, to_plain
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes
+    ----------
+    label : str
+        What errors call it.
+    levels : list or None
+        Levels of a category, in order.
+    kind : Kind
+        How its values are encoded and decoded.
+    has_missing : bool
+        Whether a cell was missing at fit.
+    """
+
+    label: str
+    levels: list | None
+    kind: Kind
+    has_missing: bool
+
+    @classmethod
+    def fit(
+        cls, values: np.ndarray, weight: np.ndarray, asked: str, *, label: str, levels: list | None, boolean: bool
+    ) -> Column:
+        """Learn a column.
+
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples,)
+            NaN where a cell is missing.
+        weight : ndarray of shape (n_samples,)
+            Weights of the rows.
+        asked : str
+            The kind asked for, or ``"auto"``.
+        label : str
+        levels : list or None
+        boolean : bool
+            Whether its dtype is boolean.
+
+        Returns
+        -------
+        column : Column
+        """
+        present = ~np.isnan(values)
+        kind = choose_kind(values[present], asked, label=label, levels=levels, boolean=boolean)
+
+        # fractions between two values only where they were announced
+        fitted = kind.fit(
+            values[present].astype(np.float64),
+            weight[present],
+            n_levels=len(levels or ()),
+            fractions=asked != "auto",
+        )
+        return cls(label, levels, fitted, bool((~present).any()))
+
+    def read(self, cells: nw.Series | np.ndarray, handle_unknown: str = "error") -> np.ndarray:
+        """Values of a container's column, ndarray of float of shape (n_samples,), NaN where a cell is missing."""
+        return read_cells(cells, self.levels, self.label, handle_unknown)
+
+    def write(self, values: np.ndarray) -> np.ndarray:
+        """Cells for values of shape (n_samples,): numbers as they are, levels for their positions."""
+        if self.levels is None:
+            return values
+        # no cell at fit: none to give back
+        if not self.levels:
+            return np.full(len(values), None, dtype=object)
+
+        # levels may be tuples, which numpy would take apart
+        by_position = np.empty(len(self.levels), dtype=object)
+        by_position[:] = self.levels
+        return by_position[np.clip(np.rint(values), 0, len(self.levels) - 1).astype(int)]
+
+    def state(self) -> tuple[dict, dict[str, np.ndarray]]:
+        """What `from_state` makes an equal column from: what JSON can hold, and arrays by name."""
+        kind = {}
+        arrays = {}
+        for name, value in self.kind.state().items():
+            if isinstance(value, np.ndarray):
+                arrays[name] = value
+            else:
+                kind[name] = value
+
+        levels = None
+        if self.levels is not None:
+            levels = [to_plain(level) for level in self.levels]
+        return {"kind": self.kind.name, "levels": levels, "has_missing": self.has_missing, "state": kind}, arrays
+
+    @classmethod
+    def from_state(cls, label: str, facts: dict, arrays: dict[str, np.ndarray]) -> Column:
+        """The column whose `state` is given, be it from JSON."""
+        state: dict[str, Any] = dict(arrays)
+        for name, value in facts["state"].items():
+            # JSON makes lists of tuples
+            state[name] = tuple(value) if isinstance(value, list) else value
+        kind = KINDS[facts["kind"]].from_state(state)
+
+        levels = None
+        if facts["levels"] is not None:
+            levels = [from_plain(level) for level in facts["levels"]]
+        return cls(label, levels, kind, facts["has_missing"])
+
+    # ------------------------------------------------------------------------------------------------------------ pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Levels in their plain form, where they have one: a pickle then names no class of another library."""
+        state = dict(vars(self))
+        if self.levels is not None:
+            state["levels"] = [_plain_or_itself(level) for level in self.levels]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        levels = state["levels"]
+        if levels is not None:
+            # no level is a dict: those without a plain form come as they are
+            levels = [from_plain(level) for level in levels]
+        vars(self).update(state, levels=levels)
+
+
+def _plain_or_itself(level: Any) -> Any:
+    try:
+        return to_plain(level)
+    except ValueError:
+        return level

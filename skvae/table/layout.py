@@ -1,0 +1,105 @@
+"""Positions of the cells in an encoded row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skvae.table.exposure import Exposure
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Positions of the cells in an encoded row.
+
+    An encoded row is ``[counts | offset | numbers | flags | levels]``. *Counts* are the values that count columns are compared
+    with. The *offset* exists if there is an exposure: the decoder's outputs for all counts are raised by it. It is the
+    logarithm of the row's exposure over the mean exposure, 0 where it is missing. *Numbers* are normal and bernoulli cells
+    and, standardised, the logarithms of the counts. *Flags* belong to columns that had missing cells at fit: 1 where the cell
+    is observed, 0 where it is missing. *Levels* are one-hot. The network reads everything behind counts and offset.
+
+    Attributes
+    ----------
+    kinds : tuple of (str, int)
+        Kinds of parts that occur and the number of parts of each, in the order of an encoded row.
+    n_levels : tuple of int
+        Number of levels of each categorical part.
+    n_ordered : tuple of int
+        Of each categorical part, how many of its first levels are the values of a number in ascending order; empty if none.
+    flagged : tuple of int
+        Parts (positions among all of them) that have a flag.
+    rank : tuple of int
+        Place of each part in the order in which an autoregressive decoder reads and draws them.
+    gate : tuple of int
+        For each part, the categorical part whose last level says that it is observed; -1 if there is none.
+    count_scales : tuple of (float, float)
+        Location and scale of the logarithm of one plus the count, of each count part.
+    exposure : Exposure or None
+        The column that the counts are in proportion to. Its parts have a lower rank than they.
+    """
+
+    kinds: tuple[tuple[str, int], ...]
+    n_levels: tuple[int, ...] = ()
+    n_ordered: tuple[int, ...] = ()
+    flagged: tuple[int, ...] = ()
+    rank: tuple[int, ...] = ()
+    gate: tuple[int, ...] = ()
+    count_scales: tuple[tuple[float, float], ...] = ()
+    exposure: Exposure | None = None
+
+    @property
+    def n_parts(self) -> int:
+        """int : number of parts."""
+        return sum(n for _, n in self.kinds)
+
+    @property
+    def n_counts(self) -> int:
+        """int : number of count parts, which come first and whose counts the network does not read."""
+        return len(self.count_scales)
+
+    @property
+    def n_numbers(self) -> int:
+        """int : number of parts that are not categorical, counts included."""
+        return self.n_parts - len(self.n_levels)
+
+    @property
+    def offset(self) -> slice:
+        """slice : position of the *offset*; empty without exposure."""
+        return slice(self.n_counts, self.first_number)
+
+    @property
+    def first_number(self) -> int:
+        """int : position of the first *number*, where the part of the row that the network reads begins."""
+        return self.n_counts + (self.exposure is not None)
+
+    @property
+    def first_flag(self) -> int:
+        """int : position of the first *flag*."""
+        return self.first_number + self.n_numbers
+
+    @property
+    def first_level(self) -> int:
+        """int : position of the first *level*."""
+        return self.first_flag + len(self.flagged)
+
+    @property
+    def width(self) -> int:
+        """int : length of an encoded row."""
+        return self.first_level + sum(self.n_levels)
+
+    @property
+    def n_inputs(self) -> int:
+        """int : number of cells, the last ones of a row, that the network reads."""
+        return self.width - self.first_number
+
+    @property
+    def input_parts(self) -> list[int]:
+        """list of int of length n_inputs : the part that each cell read by the network belongs to."""
+        parts = [*range(self.n_numbers), *self.flagged]
+
+        # a categorical part is read by as many cells as it has levels
+        for categorical, n_levels in enumerate(self.n_levels):
+            parts += [self.n_numbers + categorical] * n_levels
+
+        return parts

@@ -1,0 +1,229 @@
+"""A fitted model is kept as plain data: by pickle where its library of frames is missing, by skops, and by copies."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import skops.io
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tables import FRAMES, LETTERS, NUMBERS, STAMPS, N, assert_same
+
+from skvae import VAEEstimator
+from skvae.fitted import FittedModel
+
+
+def quick(**params):
+    return VAEEstimator(2, **{"hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0, **params})
+
+
+def numbers(n=100, n_columns=3):
+    return np.random.default_rng(0).normal(size=(n, n_columns))
+
+
+def mixed(n=1100):
+    """A frame of pandas with holes, spikes, levels, flags and times."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "height": hidden + rng.normal(size=n),
+            "income": np.where(rng.uniform(size=n) < 0.3, 0.0, np.round(1000 * np.exp(hidden), 2)),
+            "age": pd.array(np.clip(40 + 12 * hidden, 18, 90).astype(int), dtype="Int64"),
+            "city": pd.Categorical(np.array(["Ulm", "Bonn", "Kiel"])[rng.integers(0, 3, n)]),
+            "note": pd.Series(np.array(["yes", "no"])[rng.integers(0, 2, n)], dtype=object),
+            "smoker": pd.array(hidden > 0, dtype="boolean"),
+            "seen": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D"),
+        }
+    )
+    return frame.mask(rng.uniform(size=frame.shape) < 0.1)
+
+
+def policies(n=200):
+    years = np.linspace(0.5, 3, n)
+    return pd.DataFrame({"claims": np.random.default_rng(0).poisson(years), "years": years})
+
+
+def odd_levels():
+    """A frame of levels that are objects of pandas."""
+    four = np.arange(N) % 4
+    return pd.DataFrame({"x": NUMBERS, "range": pd.cut(NUMBERS, 4), "time": pd.Categorical(STAMPS[four])})
+
+
+MODELS = {
+    "default": lambda: (VAEEstimator(max_iter=2, random_state=0), numbers()),
+    "autoregressive": lambda: (quick(), mixed()),
+    "polars": lambda: (quick(decoder="autoregressive"), FRAMES["polars"]()),
+    "every dtype of pandas": lambda: (quick(), FRAMES["pandas"]()),
+    "exposure": lambda: (quick(exposure="years", likelihood={"poisson": ["claims"]}), policies()),
+    "zero inflated": lambda: (quick(likelihood={"zero_inflated_negative_binomial": ["claims"]}), policies()),
+    "linear": lambda: (quick(hidden_layer_sizes=(), likelihood="normal"), numbers()),
+    "levels of pandas": lambda: (quick(), odd_levels()),
+    "float32": lambda: (quick(), numbers().astype(np.float32)),
+    "numbered columns": lambda: (quick(), pd.DataFrame(numbers(), columns=[4, 5, 6])),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def fitted(request):
+    """A fitted model and its rows."""
+    vae, X = MODELS[request.param]()
+    return vae.fit(X), X
+
+
+def assert_answers_alike(one, other, X):
+    """Two models say the same of rows, to the bit, and go on to the same."""
+    np.testing.assert_array_equal(one.transform(X), other.transform(X))
+    np.testing.assert_array_equal(one.score_samples(X), other.score_samples(X))
+    assert_same(one.reconstruct(X), other.reconstruct(X), rtol=0)
+    for density in (None, "aggregated_posterior"):
+        rows = one.sample(5, latent_density=density, random_state=1)
+        assert_same(rows, other.sample(5, latent_density=density, random_state=1), rtol=0)
+    assert_same(one.impute(X[:20]), other.impute(X[:20]), rtol=0)
+
+
+def assert_goes_on_alike(one, other, X):
+    """Two models learn the same from further rows."""
+    one.partial_fit(X), other.partial_fit(X)
+    np.testing.assert_array_equal(one.transform(X), other.transform(X))
+
+
+# ---------------------------------------------------------------------------------------------------------------- skops
+
+
+def through_skops(model):
+    """A model written and read, with trust in types of this package only."""
+    written = skops.io.dumps(model)
+    untrusted = skops.io.get_untrusted_types(data=written)
+    assert [name for name in untrusted if not name.startswith("skvae.")] == []
+    return skops.io.loads(written, trusted=untrusted)
+
+
+def test_skops_needs_trust_in_types_of_this_package_only(fitted):
+    vae, X = fitted
+    again = through_skops(vae)
+    assert type(again) is VAEEstimator
+    assert again.get_params() == vae.get_params()
+    assert again.likelihood_ == vae.likelihood_
+    assert again.loss_curve_ == vae.loss_curve_
+    assert_answers_alike(again, vae, X)
+    # densities that were asked for come along
+    assert_answers_alike(through_skops(vae), vae, X)
+    assert_goes_on_alike(again, copy.deepcopy(vae), X)
+
+
+def test_skops_keeps_a_stream():
+    X = numbers()
+    vae = quick().partial_fit(X[:50]).partial_fit(X[50:])
+    again = through_skops(vae)
+    assert_answers_alike(again, vae, X)
+    assert_goes_on_alike(again, vae, X)
+
+
+def test_skops_keeps_a_model_in_a_pipeline():
+    X = numbers()
+    pipeline = make_pipeline(StandardScaler(), quick()).fit(X)
+    again = through_skops(pipeline)
+    np.testing.assert_array_equal(again.transform(X), pipeline.transform(X))
+    assert again.score(X) == pipeline.score(X)
+
+
+# --------------------------------------------------------------------------------------------------------------- pickles
+
+
+def test_pickles_and_copies_answer_alike(fitted):
+    vae, X = fitted
+    for again in (pickle.loads(pickle.dumps(vae)), copy.deepcopy(vae)):
+        assert_answers_alike(again, vae, X)
+        assert_goes_on_alike(again, copy.deepcopy(vae), X)
+
+
+def test_pickles_hold_no_class_of_another_library(fitted):
+    names = set()
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module, name):
+            names.add(module.split(".")[0])
+            return super().find_class(module, name)
+
+    Reader(io.BytesIO(pickle.dumps(fitted[0]))).load()
+    assert names <= {"skvae", "numpy", "builtins", "collections"}
+
+
+WITHOUT = """
+import importlib.abc, pickle, sys, warnings
+import numpy as np
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+warnings.simplefilter("ignore")
+with open({model!r}, "rb") as file:
+    vae = pickle.load(file)
+X = np.load({rows!r}, allow_pickle=True)
+Z, score = vae.transform(X), vae.score_samples(X)
+assert not {missing!r} & {{name.split(".")[0] for name in sys.modules}}
+np.savez({answers!r}, Z=Z, score=score)
+try:
+    vae.sample(3)
+except ModuleNotFoundError as error:
+    print("sample:", error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "missing"), [("pandas", {"pandas", "pyarrow"}), ("polars", {"polars", "pandas", "pyarrow"})]
+)
+def test_a_model_of_frames_reads_arrays_where_the_library_is_missing(library, missing, tmp_path):
+    columns = {"x": NUMBERS, "letter": LETTERS.tolist(), "flag": NUMBERS > 3}
+    frame = pd.DataFrame(columns) if library == "pandas" else pl.DataFrame(columns)
+    vae = quick().fit(frame)
+    X = np.empty((N, 3), dtype=object)
+    X[:, 0], X[:, 1], X[:, 2] = columns.values()
+    model, rows, answers = (str(tmp_path / name) for name in ("model.pkl", "rows.npy", "answers.npz"))
+    with open(model, "wb") as file:
+        pickle.dump(vae, file)
+    np.save(rows, X)
+    code = WITHOUT.format(missing=missing, model=model, rows=rows, answers=answers)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert f"sample: No module named '{library}'" in run.stdout
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(np.load(answers)["Z"], vae.transform(X))
+        np.testing.assert_array_equal(np.load(answers)["score"], vae.score_samples(X))
+    np.testing.assert_array_equal(np.load(answers)["Z"], vae.transform(frame))
+
+
+# --------------------------------------------------------------------------------------------------------- what is fitted
+
+
+def test_a_fitted_model_is_made_as_a_whole_and_shown():
+    vae = quick().fit(numbers())
+    model = vae._fitted
+    assert isinstance(model, FittedModel)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        model.seed = 3
+    for name, value in model.attributes().items():
+        assert getattr(vae, name) is value or getattr(vae, name) == value
+    assert vae.module_ is model.network
+    assert vae.likelihood_ == {0: "normal", 1: "normal", 2: "normal"}
+
+
+def test_rows_encoded_in_parts_have_the_numbers_of_all_at_once(monkeypatch):
+    X = numbers(300)
+    vae = quick(max_iter=20).fit(X)
+    whole = vae.transform(X), vae.score_samples(X)
+    monkeypatch.setattr("skvae.fitted.ROWS_AT_ONCE", 64)
+    np.testing.assert_allclose(vae.transform(X), whole[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(vae.score_samples(X), whole[1], rtol=1e-9)
