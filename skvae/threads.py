@@ -34,8 +34,7 @@ def on_one_thread(kernel: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that torch and numpy use one thread in it.
 
     Calls may be nested, and other threads may be in such a function at the same time. Whatever the function raises, the
-    former numbers come back, also after a KeyboardInterrupt at any moment; a context manager could be interrupted before the
-    first line of its exit.
+    former numbers come back, also after a KeyboardInterrupt at any moment.
 
     Parameters
     ----------
@@ -52,6 +51,7 @@ def on_one_thread(kernel: Callable[P, R]) -> Callable[P, R]:
             f"threads as the caller has. Decorate the function that iterates over it."
         )
 
+    # no context manager: an interruption between its call and its first line would leave the numbers as they are
     @functools.wraps(kernel)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
         return _within(_Limit(1), kernel, *args, **kwargs)
@@ -103,8 +103,11 @@ def process_lock() -> threading.RLock:
     again, and may fork.
     """
     lock = threading.RLock()
+
+    # Windows does not fork
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
     return lock
 
 
@@ -170,6 +173,7 @@ class _Process:
     def after_fork(self) -> None:
         """Forget, in the child, the threads that it does not have."""
         self.forked = True
+
         if self.inside and threading.get_ident() not in self.inside:
             self._put_back()
         self.inside &= {threading.get_ident()}
@@ -202,6 +206,8 @@ class _Limit:
 
         before = self.numbers.set(self.n_threads)
         _here.inside = self.n_threads
+
+        # the process is concerned by the outermost context alone
         if self.inside is None:
             _here.outside = before
             _process.enter()
@@ -214,8 +220,10 @@ class _Limit:
         # not in a child that was forked meanwhile: there these threads have gone, and the call would wait for them
         if self.n_threads > 1 and _here.inside == self.n_threads:
             _end_pool()
+
         self.numbers.put_back()
         _here.inside = self.inside
+
         if self.inside is None:
             _here.outside = None
             _process.leave()
@@ -231,10 +239,13 @@ class _OwnNumbers:
     def set(self, n_threads: int) -> int:
         """Set both numbers to `n_threads` and return torch's former number."""
         library = _torch_library()
+
+        # which also makes a thread that is new to torch read its number
         self.openmp = torch.get_num_threads()
         library.omp_set_num_threads(n_threads)
         if torch.backends.mkl.is_available():
             self.mkl = library.MKL_Set_Num_Threads_Local(n_threads)
+
         return self.openmp
 
     def put_back(self) -> None:
@@ -265,6 +276,7 @@ class _TorchNumber:
         with self.lock:
             self.before = torch.get_num_threads()
             self._set_own(n_threads)
+
         return self.before
 
     def put_back(self) -> None:
@@ -275,6 +287,7 @@ class _TorchNumber:
 
     def _set_own(self, n_threads: int) -> None:
         of_new_threads = _elsewhere(torch.get_num_threads)
+
         try:
             torch.set_num_threads(n_threads)
         finally:
@@ -310,16 +323,24 @@ def _own_numbers() -> type[_OwnNumbers] | type[_TorchNumber] | type[_NoNumber]:
     if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return _NoNumber
 
-    names = ["omp_set_num_threads"]
-    if torch.backends.mkl.is_available():
-        names.append("MKL_Set_Num_Threads_Local")
-    found = all(hasattr(_torch_library(), name) for name in names)
-    return _OwnNumbers if found and _is_torchs(_torch_library()) else _TorchNumber
+    # Windows looks up no library behind the one it is given, and some builds keep MKL's names to themselves
+    library = _torch_library()
+    if not hasattr(library, "omp_set_num_threads"):
+        return _TorchNumber
+    if torch.backends.mkl.is_available() and not hasattr(library, "MKL_Set_Num_Threads_Local"):
+        return _TorchNumber
+
+    # a process may hold several copies of OpenMP
+    if not _is_torchs(library):
+        return _TorchNumber
+
+    return _OwnNumbers
 
 
 def _is_torchs(library: ctypes.CDLL) -> bool:
-    """Whether OpenMP's functions in `library` are those that torch uses: a process may hold several copies."""
+    """Whether OpenMP's functions in `library` are those that torch uses."""
     before = torch.get_num_threads()
+
     try:
         library.omp_set_num_threads(before + 1)
         return torch.get_num_threads() == before + 1
@@ -330,9 +351,11 @@ def _is_torchs(library: ctypes.CDLL) -> bool:
 def _end_pool() -> None:
     """Let the threads end that GNU's OpenMP keeps for the calling thread; its number of threads is then the default.
 
-    Other OpenMP libraries, which end the threads of the whole process, mind forks themselves.
+    Other OpenMP libraries would end the threads of the whole process, and mind forks themselves.
     """
     library = _torch_library()
+
+    # LLVM's and Intel's have this function
     if hasattr(library, "omp_pause_resource") and not hasattr(library, "__kmpc_fork_call"):
         library.omp_pause_resource(PAUSE_HARD, library.omp_get_initial_device())
 
@@ -351,6 +374,7 @@ def _openblas() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
             setter = getattr(library.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None)
             if getter and setter and library.threading_layer != "openmp":
                 functions.append((getter, setter))
+
     return functions
 
 

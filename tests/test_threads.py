@@ -18,10 +18,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skvae import VAEEstimator, threads
 from skvae.engine import training
+from skvae.model.latent import LATENT_DENSITIES
 from skvae.randomness import PrivateDraws
 from skvae.threads import on_callers_threads, on_one_thread
 
@@ -93,7 +95,6 @@ def shared_state():
         "grad": torch.is_grad_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "numpy errors": np.geterr(),
-        "warnings": list(warnings.filters),
     }
 
 
@@ -380,12 +381,20 @@ def test_models_of_all_kinds_side_by_side(two_threads):
     assert changed(before) == []
 
 
-def test_latent_densities_fitted_side_by_side_leave_the_warnings_filters(two_threads):
-    models = [quick(latent_density="mixture", max_iter=1, random_state=i).fit(X) for i in range(3)]
-    alone = [pickle.loads(pickle.dumps(vae)).latent_density_.means.tobytes() for vae in models]
-    before = shared_state()
-    assert in_threads(lambda i: models[i].latent_density_.means.tobytes(), 3) == alone
-    assert changed(before) == []
+def test_a_mixture_that_stops_early_says_nothing_and_sets_no_warnings_filter(monkeypatch):
+    class Watched(warnings.catch_warnings):
+        """Refuses us: threads that set the process's filters for the time of a fit leave them set."""
+
+        def __init__(self, *args, **kwargs):
+            assert not sys._getframe(1).f_globals["__name__"].startswith("skvae")
+            super().__init__(*args, **kwargs)
+
+    # long tails, which a mixture of normals takes long to suit
+    z_mean = np.random.default_rng(0).exponential(size=(300, 1)) ** 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        monkeypatch.setattr(warnings, "catch_warnings", Watched)
+        LATENT_DENSITIES["mixture"].fit(z_mean, np.full_like(z_mean, 1e-3))
 
 
 def test_fits_that_fail_beside_others_leave_everything_as_it_was(two_threads):
@@ -569,7 +578,7 @@ def test_a_child_forked_while_threads_fit_is_sane():
             assert changed(before) == []
             return b"fine"
 
-        for _ in range(5):
+        for _ in range(3):
             assert answer_in_child(answer) == b"fine"
         stop.set()
         fitting.join()
