@@ -431,13 +431,13 @@ def test_density_of_quantiles_and_masses_of_spikes_sum_to_one(decoder, spikes):
         x[rng.uniform(size=1500) < 0.1] = 2.5
     X = np.column_stack([x, flag])
     vae = quick(decoder=decoder, likelihood={"quantile_normal": [0]}, max_iter=4).fit(X)
-    quantiles = vae._table.maps_[0]
-    assert quantiles.spikes_.tolist() == ([0.0, 2.5] if spikes else [])
+    quantiles = vae._fitted.table.columns[0].kind.quantiles
+    assert quantiles.spikes.tolist() == ([0.0, 2.5] if spikes else [])
     # a midpoint rule between the points where the density jumps, and as far beyond them as it matters
-    scores = np.unique(np.concatenate([np.linspace(-9, 9, 1500), quantiles.scores_]))
-    slopes = np.diff(quantiles.knots_) / np.diff(quantiles.scores_)
-    k = np.clip(np.searchsorted(quantiles.scores_, scores, side="right") - 1, 0, len(slopes) - 1)
-    edges = quantiles.knots_[k] + (scores - quantiles.scores_[k]) * slopes[k]
+    scores = np.unique(np.concatenate([np.linspace(-9, 9, 1500), quantiles.scores]))
+    slopes = np.diff(quantiles.knots) / np.diff(quantiles.scores)
+    k = np.clip(np.searchsorted(quantiles.scores, scores, side="right") - 1, 0, len(slopes) - 1)
+    edges = quantiles.knots[k] + (scores - quantiles.scores[k]) * slopes[k]
     middles = (edges[:-1] + edges[1:]) / 2
     total = 0.0
     for value in (0.0, 1.0):
@@ -499,11 +499,11 @@ def test_a_column_of_a_thousand_levels(decoder):
 
 def test_many_rows_make_the_decoder_ordered_and_few_do_not():
     X = np.random.default_rng(0).normal(size=(1200, 2))
-    assert quick(max_iter=1).fit(X).module_.autoregressive
-    assert not quick(max_iter=1).fit(X[:500]).module_.autoregressive
-    assert not quick(max_iter=1, likelihood="normal").fit(X).module_.autoregressive
-    assert not quick(max_iter=1, hidden_layer_sizes=()).fit(X).module_.autoregressive
-    assert quick(max_iter=1, decoder="autoregressive", hidden_layer_sizes=()).fit(X[:50]).module_.autoregressive
+    assert quick(max_iter=1).fit(X).decoder_ == "autoregressive"
+    assert quick(max_iter=1).fit(X[:500]).decoder_ == "factorized"
+    assert quick(max_iter=1, likelihood="normal").fit(X).decoder_ == "factorized"
+    assert quick(max_iter=1, hidden_layer_sizes=()).fit(X).decoder_ == "factorized"
+    assert quick(max_iter=1, decoder="autoregressive", hidden_layer_sizes=()).fit(X[:50]).decoder_ == "autoregressive"
 
 
 # ------------------------------------------------------------------------------------------------------- the same bits

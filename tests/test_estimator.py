@@ -136,7 +136,7 @@ def test_posterior_holds_the_latent_mean_and_a_deviation(mixed):
     assert (z_std > 0).all()
     # a deviation, and neither a variance nor a logarithm: aggregated, the posteriors have the variance of the prior
     np.testing.assert_allclose((z_std**2).mean(0) + z_mean.var(0), 1, atol=0.3)
-    encoded = torch.from_numpy(vae._table.encode(mixed)).float()
+    encoded = torch.from_numpy(vae._fitted.table.encode(mixed).x).float()
     with torch.no_grad():
         _, z_logvar = vae.module_.encode(encoded)
     np.testing.assert_allclose(np.log(z_std), z_logvar.numpy() / 2, atol=1e-4)
