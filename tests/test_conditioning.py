@@ -14,6 +14,8 @@ from skvae.conditioning import complete, fill, given_parts, resample, sample_giv
 from skvae.inference import generate
 from skvae.model.latent import Prior
 
+DECODERS = ["factorized", "autoregressive"]
+
 
 @pytest.fixture(scope="module")
 def linear():
@@ -67,7 +69,7 @@ def test_rows_given_a_number_have_the_moments_that_a_linear_model_states(linear)
     np.testing.assert_allclose(np.cov(rows[:, 1:].T) / scales, left / scales, atol=0.1)
 
 
-@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_weighted_completions_have_the_mean_of_rows_drawn_and_thrown_away(decoder):
     """Rows of the model itself that have the level given, against completions of that level."""
     module = shaken("gated", decoder=decoder).float()
@@ -84,10 +86,84 @@ def test_weighted_completions_have_the_mean_of_rows_drawn_and_thrown_away(decode
     assert deviation == pytest.approx(float(kept.std()), rel=0.05)
 
 
+# ------------------------------------------------------------------------------------------- simulated distributions
+
+
+def two_columns(n=4000):
+    """A number around a mean told by a letter: the conditional distributions are known."""
+    rng = np.random.default_rng(3)
+    letter = rng.choice(3, size=n, p=[0.5, 0.3, 0.2])
+    frame = pd.DataFrame({"x": np.array([-2.0, 0.0, 3.0])[letter] + 0.7 * rng.normal(size=n)})
+    frame["letter"] = np.array(list("abc"))[letter]
+    return frame
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def letters(request):
+    settings = {
+        "max_iter": 40,
+        "learning_rate_init": 5e-3,
+        "hidden_layer_sizes": (32,),
+        "likelihood": {"normal": ["x"]},
+    }
+    return VAEEstimator(2, decoder=request.param, random_state=0, **settings).fit(two_columns())
+
+
+def letter_given(x):
+    """P(letter | x) of the simulated table."""
+    weight = np.array([0.5, 0.3, 0.2]) * np.exp(-0.5 * ((x - np.array([-2.0, 0.0, 3.0])) / 0.7) ** 2)
+    return weight / weight.sum()
+
+
+@pytest.mark.filterwarnings("ignore:The .* rows given")
+@pytest.mark.parametrize(("letter", "mean"), [("a", -2.0), ("b", 0.0), ("c", 3.0)])
+def test_numbers_follow_the_category_given(letters, letter, mean):
+    rows = letters.sample(2000, given={"letter": letter}, random_state=0)["x"]
+    assert rows.mean() == pytest.approx(mean, abs=0.3)
+    # tighter: the rows of that letter among rows drawn without a condition
+    own = letters.sample(20_000, random_state=1)
+    own = own["x"][own["letter"] == letter]
+    assert rows.mean() == pytest.approx(own.mean(), abs=0.12)
+    assert rows.std() == pytest.approx(own.std(), abs=0.12)
+    filled = letters.impute(pd.DataFrame({"x": [np.nan] * 30, "letter": [letter] * 30}))["x"]
+    assert filled.mean() == pytest.approx(own.mean(), abs=0.25)
+    copies = letters.impute(pd.DataFrame({"x": [np.nan] * 30, "letter": [letter] * 30}), n_draws=20, random_state=0)
+    drawn = pd.concat(copies)["x"]
+    assert drawn.mean() == pytest.approx(own.mean(), abs=0.3)
+    assert drawn.std() == pytest.approx(own.std(), abs=0.3)
+
+
+@pytest.mark.filterwarnings("ignore:The .* rows given")
+@pytest.mark.parametrize("x", [-2.0, -0.8, 0.1, 1.6, 3.0])
+def test_categories_follow_the_number_given(letters, x):
+    rows = letters.sample(2000, given={"x": x}, random_state=0)
+    shares = [(rows["letter"] == letter).mean() for letter in "abc"]
+    np.testing.assert_allclose(shares, letter_given(x), atol=0.15)
+    copies = letters.impute(pd.DataFrame({"x": [x], "letter": [None]}), n_draws=400, random_state=0)
+    shares = [np.mean([copy["letter"].iloc[0] == letter for copy in copies]) for letter in "abc"]
+    np.testing.assert_allclose(shares, letter_given(x), atol=0.18)
+
+
+def test_most_probable_category_is_imputed(letters):
+    points = np.array([-2.5, -1.8, 0.0, 2.9, 3.4])
+    filled = letters.impute(pd.DataFrame({"x": points, "letter": [None] * 5}))
+    assert filled["letter"].tolist() == ["abc"[letter_given(x).argmax()] for x in points]
+
+
+def test_a_row_with_a_hole_has_the_density_of_what_it_shows(letters):
+    """Integrating the letter out: p(x) = sum over letters of p(x, letter)."""
+    points = np.array([-2.0, 0.0, 1.0, 3.0])
+    hole = letters.score_samples(pd.DataFrame({"x": points, "letter": [None] * 4}), n_draws=4096)
+    joint = [
+        letters.score_samples(pd.DataFrame({"x": points, "letter": [letter] * 4}), n_draws=4096) for letter in "abc"
+    ]
+    np.testing.assert_allclose(hole, np.logaddexp.reduce(joint), atol=0.15)
+
+
 # ------------------------------------------------------------------------------------------------------------ completing
 
 
-@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kinds", ["both", "missing", "gated", "exposure", "all"])
 @pytest.mark.parametrize("noise", [True, False])
 def test_completed_rows_hold_the_given_parts_and_weights_sum_to_one(kinds, decoder, noise):
@@ -156,7 +232,7 @@ def test_on_average_positions_are_drawn_by_their_weights():
 # ---------------------------------------------------------------------------------------------------- filling and drawing
 
 
-@pytest.fixture(scope="module", params=["factorized", "autoregressive"])
+@pytest.fixture(scope="module", params=DECODERS)
 def model(request):
     """A fitted model of every kind of column, and values with holes."""
     _, values = any_table(300)
@@ -213,12 +289,3 @@ def test_given_cells_are_in_every_row_and_shares_are_at_most_the_proposals(model
     plain, whole = sample_given(fitted.network, fitted.table, np.full((1, 10), np.nan), 10, seeded(), Prior(2))
     assert np.isfinite(plain).all()
     assert 1 < whole <= 1000 / 10
-
-
-def test_a_category_is_filled_by_its_most_probable_level():
-    rng = np.random.default_rng(0)
-    letter = rng.integers(0, 2, 400)
-    frame = pd.DataFrame({"x": 6.0 * letter + rng.normal(size=400), "letter": np.array(["a", "b"])[letter]})
-    vae = VAEEstimator(2, hidden_layer_sizes=(16,), max_iter=30, random_state=0).fit(frame)
-    holes = pd.DataFrame({"x": [-1.0, 0.5, 5.0, 7.0], "letter": [None] * 4})
-    assert vae.impute(holes)["letter"].tolist() == ["a", "a", "b", "b"]
