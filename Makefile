@@ -1,33 +1,63 @@
-# make demo   fit, compare and generate on real data (examples/quickstart.py)
-# make test   lint and the whole test suite
+# make demo         fit, compare and generate on real data (examples/quickstart.py)
+# make test         lint and the whole test suite
 # Each one first creates .venv and installs what it needs, once.
 #
-# make bench          speed: against peers (see bench-peers), against rows and columns, in searches
-# make bench-peers    the peers' virtual environments, once
-# make bench-tables   quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
+# make lint         ruff, the formatter's check, mypy
+# make format       what the first two of these can mend
+# make test-oldest  the suite with the oldest releases that pyproject.toml admits, on the oldest Python
+# make test-newest  the suite with the newest releases there are, on the newest Python found
+# make docs         the pages, into docs/_build; a warning is an error
+# make house        how airy the code is, beside other packages
+#
+# make bench        speed: against peers (see bench-peers), against rows and columns, in searches
+# make bench-peers  the peers' virtual environments, once
+# make bench-tables quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
 # make bench-missing, make bench-latent, make bench-augmentation   likewise
-# make docs           the pages, into docs/_build
 
 PYTHON ?= python3
+PYTHON_OLDEST ?= python3.11
+# The newest of these that answers. Where pyenv keeps several Pythons, a name answers only with its version told.
+PYTHON_NEWEST ?= $(shell for name in python3.14 python3.13 python3.12 python3.11; do \
+	PYENV_VERSION=$$(pyenv whence $$name 2>/dev/null | tail -n 1) $$name -c 'import sys; print(sys.executable)' 2>/dev/null && break; \
+done)
+HOUSE_ANCHORS ?= sklearn.mixture zuko torch.distributions skglm skorch
 VENV := .venv
 PEERS := skorch pythae pyod ctgan keras jax
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+UV := $(BIN)/uv --quiet
 
-.PHONY: demo test lint docs bench bench-peers bench-tables bench-missing bench-latent bench-augmentation clean
+.PHONY: demo test lint format test-oldest test-newest docs house
+.PHONY: bench bench-peers bench-tables bench-missing bench-latent bench-augmentation clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
 
-test: $(VENV)/.dev
-	$(BIN)/ruff check .
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-oldest: .venv-oldest/.done
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses=auto
+
+test-newest: .venv-newest/.created
+	$(UV) pip install --python .venv-newest --upgrade --requirement pyproject.toml --extra test
+	$(UV) pip install --python .venv-newest --no-deps --editable .
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses=auto
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -q -W docs docs/_build
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+
+house: $(VENV)/.dev
+	$(BIN)/python tests/house.py skvae --beside $(HOUSE_ANCHORS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench_training.py
@@ -43,6 +73,16 @@ bench-peers: $(PEERS:%=.venv-bench/%/.done)
 	test -x .venv-bench/$*/bin/python || $(PYTHON) -m venv .venv-bench/$*
 	.venv-bench/$*/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv-bench/$*/bin/python -m pip install --quiet --constraint constraints.txt --requirement $<
+	touch $@
+
+.venv-oldest/.done: pyproject.toml $(VENV)/.dev
+	$(UV) venv --clear --python $(PYTHON_OLDEST) .venv-oldest
+	$(UV) pip install --python .venv-oldest --resolution lowest-direct --requirement pyproject.toml --extra test
+	$(UV) pip install --python .venv-oldest --no-deps --editable .
+	touch $@
+
+.venv-newest/.created: $(VENV)/.dev
+	$(UV) venv --clear --python $(PYTHON_NEWEST) .venv-newest
 	touch $@
 
 $(VENV)/.torch: constraints.txt
@@ -63,4 +103,4 @@ $(VENV)/.docs: $(VENV)/.torch pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info skvae.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest build *.egg-info docs/_build docs/auto_examples

@@ -1,15 +1,15 @@
-"""Names of scikit-learn that are not public: every one that the package needs, so that a new release is met in one file."""
+"""Names of scikit-learn that are not public, imported here only: when one of them changes, one file is mended."""
 
-# the decorator that validates parameters before fit, as every estimator of scikit-learn has it
-from sklearn.base import _fit_context
-from sklearn.utils import _safe_indexing
+# the decorator of every scikit-learn `fit`: it checks parameters against their ranges, once for nested estimators
+from sklearn.base import _fit_context as fit_context
 
-# the declarative constraints of parameters
+# takes rows by position from an array, a sparse matrix, a pandas or a polars frame; there is no public equivalent
+from sklearn.utils import _safe_indexing as safe_indexing
+
+# ranges of parameters as data, with the error messages that users of scikit-learn know
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
 
-check_sample_weight = _check_sample_weight
-fit_context = _fit_context
-safe_indexing = _safe_indexing
+# one weight per row: shape, dtype and sign are checked as in every other estimator
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = ["HasMethods", "Interval", "StrOptions", "check_sample_weight", "fit_context", "safe_indexing"]

@@ -87,18 +87,19 @@ def complete(
     z_logvar = z_logvar[:, None]
     z_std = torch.exp(0.5 * z_logvar)
 
+    # the near ones first: their number decides the density of the proposal
     noise_near = torch.randn(n, n_near, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
     far = density.sample(n * n_far, generator, x.dtype).to(x.device)
     z = torch.cat([z_mean + z_std * noise_near, far.view(n, -1, vae.latent_dim)], dim=1)
 
+    # the proposal is a mixture of both, whichever a draw came from (Veach & Guibas, 1995: the balance heuristic)
     log_p = density.log_prob(z)
     log_q = Prior(vae.latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
     share_near = n_near / n_draws
     log_proposal = torch.logaddexp(log_q + math.log(share_near), log_p + math.log1p(-share_near))
 
-    parts, log_prob = generate_in_order(
-        vae, z, generator if noise else None, x=x, given=given, offset=offset, centred=centred
-    )
+    source = generator if noise else None
+    parts, log_prob = generate_in_order(vae, z, source, x=x, given=given, offset=offset, centred=centred)
     return parts, torch.softmax(log_prob + log_p - log_proposal, dim=1)
 
 
@@ -115,8 +116,10 @@ def resample(weights: Tensor, n_samples: int, generator: torch.Generator) -> Ten
     -------
     positions : tensor of int of shape (n_samples,)
     """
+    # one random start, then even steps: a position of weight w comes n_samples * w times, plus or minus one
     start = torch.rand(1, generator=generator, dtype=torch.float64)
     points = (start + torch.arange(n_samples, dtype=torch.float64)) / n_samples
+    # the last point may lie behind the last cumulated weight by a rounding error
     positions = torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)
     return positions[torch.randperm(n_samples, generator=generator)]
 
@@ -159,12 +162,15 @@ def fill(
         # the mean of means has less noise than that of draws (Rao & Blackwell), where no part reads another
         centred = table.linear_parts
 
+    # some rows at a time: each stands for as many as it has draws
     for chunk in np.array_split(rows, math.ceil(len(rows) / ROWS_AT_ONCE)):
         drawn, weights = _complete_values(vae, table, values[chunk], n_draws, generator, density, centred=centred)
         weights = truncated(weights)
 
         for i, row in enumerate(chunk):
             missing = np.flatnonzero(np.isnan(values[row]))
+
+            # all cells of a copy come from one draw, so that they go together
             if n_copies is None:
                 for j in missing:
                     is_discrete = table.columns[j].kind.is_discrete
@@ -210,11 +216,14 @@ def sample_given(
     shares = []
     for start in range(0, n_samples, SAMPLES_AT_ONCE):
         n = min(SAMPLES_AT_ONCE, n_samples - start)
+
+        # few rows still need proposals to choose from
         n_proposals = max(PROPOSALS * n, 1000)
         drawn, weights = _complete_values(vae, table, row, n_proposals, generator, density, noise=noise)
         shares.append(float(1 / (weights**2).sum()) / n)
         pieces.append(drawn[0, resample(weights[0], n, generator).numpy()])
 
+    # to the bit: encoding and decoding may have rounded them
     values = np.concatenate(pieces)
     is_given = ~np.isnan(row[0])
     values[:, is_given] = row[0, is_given]
@@ -235,8 +244,10 @@ def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
     parts : tensor of shape (n, n_parts)
         NaN where a part is not observed.
     """
+    # a count stands twice in an encoded row: its logarithm among the numbers is left out
     columns = [x[:, : layout.n_counts], x[:, layout.first_number + layout.n_counts : layout.first_flag]]
 
+    # a one-hot level becomes its position
     first = layout.first_level
     for n_levels in layout.n_levels:
         position = x[:, first : first + n_levels].argmax(1, keepdim=True)
@@ -268,6 +279,7 @@ def _complete_values(
         offset = torch.from_numpy(encoded.offset).to(x)
 
     parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset, centred=centred)
+    # float64, for a large whole number of single precision is not exact
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()
 
@@ -277,5 +289,6 @@ def _centre(cells: np.ndarray, weights: np.ndarray, is_discrete: bool) -> float:
     if not is_discrete:
         return np.average(cells, weights=weights)
 
+    # a mean of levels is no level
     distinct, inverse = np.unique(cells, return_inverse=True)
     return distinct[np.bincount(inverse, weights=weights).argmax()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skvae._sklearn import fit_context
@@ -19,13 +18,10 @@ from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
 from skvae.model.network import NetworkFactory
-from skvae.parameters import CONSTRAINTS, check_density_name, check_positive_integer, make_generator
+from skvae.parameters import CONSTRAINTS, check_latent_points, check_positive_integer, make_generator
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
 from skvae.table.given import read_row
-
-MIN_SHARE_OF_PROPOSALS = 0.25
-"""A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
 
 
 class VAEEstimator(
@@ -38,67 +34,63 @@ class VAEEstimator(
 ):
     """Variational autoencoder for tables.
 
-    A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are
-    drawn from p(x | z), which a neural network, the decoder, reads from z. A second network, the encoder, tells from x
-    what z was likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence
-    lower bound of the log-likelihood.
-
-    It is a transformer (`transform` gives z_mean), a generator (`sample` draws new rows) and a density (`score_samples`).
-    Columns are standardised inside, so a scaler in front of it changes nothing.
+    A latent variable model of rows [1]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are drawn
+    from p(x | z), which a neural network, the decoder, computes from z. A second network, the encoder, computes from x where
+    its z is likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence lower
+    bound of the log-likelihood.
+    It is a transformer (`transform`), a generator (`sample`) and a density (`score_samples`). Columns are standardised inside.
 
     Parameters
     ----------
     latent_dim : int, default=8
         Number of latent units.
     hidden_layer_sizes : array-like of int, default=(128, 128)
-        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear: with
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. ``()`` makes both linear; with
         ``likelihood="normal"`` the model is then factor analysis.
     activation : {"identity", "logistic", "tanh", "relu", "elu", "silu", "gelu", "softplus"}, default="silu"
         Activation of the hidden layers.
-    likelihood : {"auto", "normal", "quantile_normal", "bernoulli", "poisson", "negative_binomial"} or dict, default="auto"
-        What a cell of a column that is not categorical is, given z. ``"normal"``: a number with Gaussian noise of a deviation
-        learnt per column. ``"quantile_normal"``: a number made standard normal by its own empirical distribution [6]_, values
-        that many rows share being levels of their own. ``"bernoulli"``: one of two values, or a fraction between them.
-        ``"poisson"``, ``"negative_binomial"``: a count. ``"auto"`` takes ``"bernoulli"`` for booleans and for columns of
-        exactly two distinct values; other numbers are ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict
-        such as ``{"poisson": ["visits"], "normal": [0, 3]}`` names columns, by name or index; the rest is ``"auto"``.
+    likelihood : str or dict, default="auto"
+        Distribution of a cell, given z, in the columns that are not categorical. ``"normal"``: a number with Gaussian noise,
+        whose deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical
+        distribution of its column [4]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a
+        fraction between them. ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [7]_: a count.
+        ``"auto"``: ``"bernoulli"`` for booleans and columns of exactly two distinct values; for other numbers
+        ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict such as
+        ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name or index; the others are ``"auto"``.
     categorical_features : "from_dtype", array-like of {bool, int, str} or None, default="from_dtype"
-        Which columns are categories beside those of a categorical or text dtype: a mask, indices or names. Each level is
-        modelled by a logit of its own.
+        Columns that are categories beside those of a categorical or text dtype: a mask, indices or names. Each level has a
+        logit of its own.
     exposure : str, int or None, default=None
-        The column, by name or index, that all counts are in proportion to: the time observed, policy years, the row's total.
-        The mean of a count is then ``exposure * exp(log rate)``, and the decoder models the log rate [8]_. Cells must be
-        positive, and there wherever a row holds a count. The column is itself modelled, as ``"quantile_normal"`` unless
-        `likelihood` names it under ``"normal"``, and drawn before the counts. None makes every row's exposure the same.
+        The column, by name or index, that all counts are in proportion to, such as the time observed. The mean of a count is
+        then ``exposure * exp(log rate)``, and the decoder models the log rate [6]_. Its cells must be positive, and may be
+        missing only in rows without a count. It is itself modelled, as ``"quantile_normal"`` unless `likelihood` states
+        ``"normal"`` for it. None gives all rows the same exposure.
     handle_unknown : {"error", "ignore"}, default="error"
-        What to do with a level, or a third value of a two-valued column, not seen at fit: refuse it, or treat it as missing,
-        as `HistGradientBoostingClassifier` does. A level that only the dtype of the training column named, and no cell held,
-        counts as not seen.
+        What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
+        as missing, as `HistGradientBoostingClassifier` does.
     latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default="auto"
-        p(z) of the fitted model: what `sample` draws z from, and what `score_samples` and `impute` weight it by.
-        ``"prior"`` is N(0, I), which training pulls the posteriors towards but never quite to.
-        ``"aggregated_posterior"`` is the mean of the training rows' posteriors q(z | x_i) (of 20,000 rows, evenly chosen, if
-        there are more), ``"gaussian"`` the normal of its mean and covariance, ``"mixture"`` a mixture of up to 40 normals
-        fitted to it, as many as suit rows left out. ``"auto"`` is ``"mixture"``, but ``"prior"`` for linear networks, where it
-        is exact.
+        p(z) of the fitted model: `sample` draws z from it, `score_samples` and `impute` weight z by it. ``"prior"`` is
+        N(0, I); training pulls the posteriors towards it, but not all the way. ``"aggregated_posterior"`` is the mean of the
+        training rows' posteriors q(z | x_i) (of at most 20,000 rows, evenly spaced), ``"gaussian"`` the normal with its mean
+        and covariance, ``"mixture"`` a mixture of up to 40 normals fitted to it, as many as suit rows left out. ``"auto"`` is
+        ``"mixture"``, but ``"prior"`` for linear networks, where it is exact.
     beta : float, default=1.0
-        Weight of the KL term [3]_. 1 is the evidence lower bound.
+        Weight of the KL term [2]_. 1 is the evidence lower bound.
     alpha : float, default=0.0
-        L2 penalty on the weights of both networks: half of `alpha` times their sum of squares is added to the loss
-        summed over the rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
+        L2 penalty: half of `alpha` times the sum of squares of both networks' weights is added to the loss summed over the
+        rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
     batch_size : int, default=128
-        Rows per gradient step, at most; an epoch is cut into batches of equal size.
+        Largest number of rows per gradient step; an epoch is cut into batches of equal size.
     learning_rate_init : float, default=5e-3
-        Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
+        Initial step size of Adam; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
-        Number of epochs (passes over the training rows), at most. None takes as many as hold 6000 gradient steps, so that
-        neither a small table is left untrained nor a large one takes for ever; at least one.
+        Largest number of epochs (passes over the training rows). None takes as many as hold 6000 gradient steps.
     tol : float, default=1e-3
         Smallest gain in validation score, in nats per row, that counts as progress.
     early_stopping : bool, default=True
-        Whether to set `validation_fraction` of the rows aside and to return the parameters with the best score on them,
-        rather than the last. When that score no longer rises, training goes back to the best parameters, lets the learning
-        rate fall to 0 over a quarter of the steps so far, and stops. Tables of fewer than 10 rows are trained whole.
+        Whether to set `validation_fraction` of the rows aside and to keep the parameters with the best score on them. When
+        that score no longer rises, training goes back to these, lets the learning rate fall to 0 over a quarter of the steps
+        so far, and stops. Tables of fewer than 10 rows are trained whole.
     validation_fraction : float, default=0.1
         Share of the rows set aside when `early_stopping` is on.
     n_iter_no_change : int, default=20
@@ -106,24 +98,24 @@ class VAEEstimator(
         epoch, or one per 50 gradient steps where epochs are shorter.
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the previous fit. Columns, their scales and the architecture stay as
-        they were.
+        they were, and so does the latent density, unless `latent_density` names another one.
     encoder : callable, torch.nn.Module or None, default=None
         A factory ``encoder(n_inputs, n_outputs) -> torch.nn.Module`` that maps (n, n_inputs) encoded rows to (n,
         2 * latent_dim): z_mean and log z_std^2, side by side. A module is copied. None is a multi-layer perceptron.
     decoder : {"auto", "factorized", "autoregressive"}, callable or torch.nn.Module, default="auto"
-        ``"factorized"`` is a multi-layer perceptron from z: given z, cells are independent, the textbook model.
-        ``"autoregressive"`` reads a cell from z and the cells before it, through masked weights [7]_; numbers have mixtures of
-        eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for tables of at
-        least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` names one kind for all columns.
-        A factory (or module) makes a factorized decoder, from (n, latent_dim) to the likelihood's parameters: the mean of a
-        ``"normal"``, the logit of a ``"bernoulli"`` or of each level, the log mean of a count (at the mean exposure).
+        ``"factorized"`` is a multi-layer perceptron that reads z: given z, cells are independent, the textbook model.
+        ``"autoregressive"`` reads z and, for each cell, the cells before it, through masked weights [5]_; its numbers are
+        mixtures of eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
+        tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
+        columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
+        means of ``"normal"``, logits of ``"bernoulli"`` and of levels, log means of counts (at the mean exposure).
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
         Whether to print the loss, some twenty times over the budget.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the split, the order of the rows and the noise. An int makes repeated fits equal to
-        the last bit. torch's and Python's global generators are neither read nor changed.
+        Seed of the initial weights, the split, the order of the rows and the noise: an int makes repeated fits equal to the
+        last bit. The global generators of torch and Python are neither read nor changed.
 
     Attributes
     ----------
@@ -134,21 +126,26 @@ class VAEEstimator(
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float
-        Negative evidence lower bound (with the KL term weighted by `beta`) after each epoch, averaged over its batches,
-        in nats per row and in the units of X.
+        Negative evidence lower bound (with the KL term weighted by `beta`) of each epoch, averaged over its batches, in nats
+        per row and in the units of X.
     validation_scores_ : list of float or None
         Evidence lower bound (likewise) of the validation rows at each look; None without early stopping.
     best_validation_score_ : float or None
-        The largest of them, which the parameters kept belong to.
+        The largest of them, that of the parameters kept.
     kl_per_unit_ : ndarray of shape (latent_dim,)
-        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over the training rows (of at most 20,000, evenly
-        spaced).
+        KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over (at most 20,000, evenly spaced) training rows.
     active_units_ : int
-        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
-    latent_density_ : object
-        The latent density p(z): ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats. `fit`
-        keeps the posteriors; a mixture is fitted to them when it is first asked for, by `sample` or `score`, so that a
-        transformer does not wait for it.
+        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [3]_.
+    likelihood_ : dict of str or int to str
+        Kind of each column, by name (or index, for arrays): those of `likelihood`, ``"categorical"``, or ``"constant"``.
+    decoder_ : {"factorized", "autoregressive"}
+        The decoder that was fitted. One of your own is ``"factorized"``.
+    latent_density_name_ : {"prior", "aggregated_posterior", "gaussian", "mixture"}
+        The latent density that `latent_density` stood for at fit.
+    latent_density_ : LatentDensity
+        It: ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats, and ``name`` is
+        ``"gaussian"`` also for a mixture of fewer than 100 rows. It is fitted when it is first needed, to posteriors that
+        `fit` keeps, so that a transformer does not wait for it.
     module_ : torch.nn.Module
         The trained network. It reads and writes *encoded* rows.
 
@@ -156,19 +153,16 @@ class VAEEstimator(
     --------
     sklearn.decomposition.FactorAnalysis : The linear special case.
     sklearn.mixture.GaussianMixture : A density with clusters.
-    sklearn.decomposition.PCA : Linear latent means, without a density of noise per column.
 
     References
     ----------
     .. [1] Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014.
-    .. [2] Rezende, Mohamed & Wierstra, "Stochastic backpropagation and approximate inference in deep generative models",
-       ICML 2014.
-    .. [3] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
-    .. [4] Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
-    .. [5] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
-    .. [6] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
-    .. [7] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
-    .. [8] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [2] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
+    .. [3] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+    .. [4] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
+    .. [5] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
+    .. [6] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [7] Lambert, "Zero-inflated Poisson regression", Technometrics 34, 1992.
 
     Examples
     --------
@@ -239,7 +233,6 @@ class VAEEstimator(
     # ---------------------------------------------------------------------------------------------------------- fitting
 
     @fit_context(prefer_skip_nested_validation=True)
-    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Fit the model to the rows of X.
 
@@ -266,16 +259,16 @@ class VAEEstimator(
         DivergenceError
             If the loss does not stay finite: a ValueError that names the likely column.
         """
-        former = self._fitted if self.warm_start and self.__sklearn_is_fitted__() else None
-        return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=self.max_iter, schedule=True))
+        learnt = self._learn(X, y, sample_weight, go_on=self.warm_start, n_epochs=self.max_iter, schedule=True)
+        return self._set(learnt)
 
     @fit_context(prefer_skip_nested_validation=True)
-    @with_callbacks
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Go once through the rows of X, from the present parameters.
 
         The first call settles the columns: their kinds, locations and scales. The learning rate stays at
-        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls.
+        `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls. It raises what `fit`
+        raises, and the model then answers as before.
 
         Parameters
         ----------
@@ -291,11 +284,22 @@ class VAEEstimator(
         self : VAEEstimator
             The estimator.
         """
-        former = self._fitted if self.__sklearn_is_fitted__() else None
-        return self._set(fit_model(self, X, y, sample_weight, former=former, n_epochs=1, schedule=False))
+        return self._set(self._learn(X, y, sample_weight, go_on=True, n_epochs=1, schedule=False))
+
+    @with_callbacks
+    def _learn(
+        self, X: Any, y: Any, sample_weight: Any, *, go_on: bool, n_epochs: int | None, schedule: bool
+    ) -> dict[str, Any]:
+        """`fit_model`, after which callbacks are torn down: they may still fail before anything is set."""
+        former = None
+        if go_on and self.__sklearn_is_fitted__():
+            former = self._fitted
+
+        return fit_model(self, X, y, sample_weight, former=former, n_epochs=n_epochs, schedule=schedule)
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
+        # without what the former fit has set, such as names that X no longer has
         kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         self.__dict__ = kept | learnt
         return self
@@ -375,13 +379,7 @@ class VAEEstimator(
             from z and the decoded cells before it.
         """
         model = self._model()
-        points = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-        if points.shape[1] != model.network.latent_dim:
-            raise ValueError(
-                f"X has {points.shape[1]} columns, but the model has latent_dim={model.network.latent_dim} latent units. "
-                f"Pass latent points such as transform(X) returns, or sample(n) for new rows."
-            )
-        return model.decode(torch.from_numpy(np.array(points)))
+        return model.decode(torch.from_numpy(check_latent_points(X, model.network.latent_dim)))
 
     def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their latent means.
@@ -401,6 +399,7 @@ class VAEEstimator(
 
     def _latent_mean(self, row: Any, name: str) -> np.ndarray:
         """z_mean of one row, shape (latent_dim,); errors call it `name`."""
+        # a table of one row is read as tables are
         values = read_row(self._model().table, row, name)
         if values is None:
             values = self._read(row)
@@ -441,36 +440,25 @@ class VAEEstimator(
         """
         model = self._model()
         n = check_positive_integer("n_samples", n_samples)
-        name = "auto" if latent_density is None else latent_density
-        check_density_name(name)
-
+        density = model.density("auto" if latent_density is None else latent_density)
         generator = make_generator(random_state)
-        density = model.density(name)
         if not given:
             return model.sample(n, generator, density, noise=noise)
 
-        rows, share = model.sample_given(given, n, generator, density, noise=noise)
-        if share < MIN_SHARE_OF_PROPOSALS:
-            warnings.warn(
-                f"The {n} rows given {given} rest on only about {share * n:.0f} different proposals, so that many are alike: "
-                f"few rows of the model meet these conditions. Give fewer cells, or train with more rows like these.",
-                stacklevel=2,
-            )
-        return rows
+        return model.sample_given(given, n, generator, density, noise=noise)
 
     def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
-        """Fill missing cells given the known cells of their row.
+        """Fill missing cells given the observed cells of their row.
 
-        z is drawn from q(z | known cells) and from p(z), the missing cells given z, and the draws are weighted by their
-        importance (Mattei & Frellsen, 2019, equations 11 and 12).
+        The draws of z and of the missing cells are weighted by importance (Mattei & Frellsen, 2019, equations 11 and 12).
 
         Parameters
         ----------
         X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
             Rows, with the columns of the training table; NaN (or null) where a cell is missing.
         n_draws : int, default=None
-            None fills a number by its conditional mean and a category by its most probable level. An integer asks for so
-            many completed copies, drawn from the conditional distribution (multiple imputation).
+            None fills a number by its conditional mean and a category by its most probable level. An integer asks for
+            that many completed copies, drawn from the conditional distribution (multiple imputation).
         random_state : int, RandomState instance or None, default=None
             Seed of the draws. None is a fixed one without `n_draws`, and gives fresh copies with it.
 
@@ -482,12 +470,15 @@ class VAEEstimator(
         model = self._model()
         if n_draws is not None:
             n_draws = check_positive_integer("n_draws", n_draws, or_else="None or ")
+        # means are the same at each call, draws are fresh ones
         if n_draws is None and random_state is None:
             random_state = 0
 
         copies = model.impute(self._read(X), n_draws, make_generator(random_state))
         filled = [model.table.write(values, like=X) for values in copies]
-        return filled[0] if n_draws is None else filled
+        if n_draws is None:
+            return filled[0]
+        return filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

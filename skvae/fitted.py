@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,12 +19,19 @@ from skvae.inference import generate, log_likelihood, posterior, standard_normal
 from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
 from skvae.model.network import VAE
 from skvae.model.state import from_state, to_state
+from skvae.parameters import check_density_name
 from skvae.table import EncodedRows, Table
 from skvae.table.given import read_cells
 from skvae.threads import on_one_thread
 
+MIN_SHARE_OF_PROPOSALS = 0.25
+"""A warning tells when rows drawn around given cells rest on fewer different proposals per row than this."""
+
 ROWS_AT_ONCE = 2**16
 """Rows of a table that are encoded at a time: memory stays bounded."""
+
+MIN_SHARE_OF_PROPOSALS = 0.25
+"""A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
 
 
 class Latents(NamedTuple):
@@ -87,7 +95,14 @@ class FittedModel:
     densities: dict[str, LatentDensity] = field(default_factory=dict)
 
     def density(self, name: str) -> LatentDensity:
-        """The latent density of this name, fitted when it is first asked for; ``"auto"`` is that of the fit."""
+        """The latent density of this name, fitted when it is first asked for; ``"auto"`` is that of the fit.
+
+        Raises
+        ------
+        ValueError
+            If there is none of this name.
+        """
+        check_density_name(name)
         # not the estimator's parameter, which may have been set since
         if name == "auto":
             name = self.density_name
@@ -184,13 +199,24 @@ class FittedModel:
 
     def sample_given(
         self, given: dict, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool
-    ) -> tuple[Any, float]:
-        """Rows around given cells, and the share of different proposals: see `skvae.conditioning.sample_given`."""
+    ) -> Any:
+        """Rows around given cells, in the container of the table: see `skvae.conditioning.sample_given`.
+
+        A warning tells when they rest on few different proposals.
+        """
         row = read_cells(self.table, given)
         self.table.check_given(row)
-
         values, share = sample_given(self.network, self.table, row, n_samples, generator, density, noise=noise)
-        return self.table.write(values), share
+
+        # rows alike are no error, but nothing to learn from
+        if share < MIN_SHARE_OF_PROPOSALS:
+            warnings.warn(
+                f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so that "
+                f"many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more rows like "
+                f"these.",
+                stacklevel=3,
+            )
+        return self.table.write(values)
 
     def impute(self, values: np.ndarray, n_draws: int | None, generator: torch.Generator) -> np.ndarray:
         """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.conditioning.fill`."""

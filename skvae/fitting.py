@@ -61,7 +61,7 @@ def fit_model(
     n_epochs : int or None
         Largest number of passes over the rows; None takes what holds `DEFAULT_STEPS`.
     schedule : bool
-        Whether training has a known end: rows may be held out, the KL term is phased in and the learning rate falls.
+        Whether training has a set end: rows may be held out, the KL term is phased in and the learning rate falls.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def fit_model(
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes)
         network = make_network(estimator, table, rows, hidden_layer_sizes, seed)
     else:
-        density_name = former.density_name
+        density_name = resolve_density(estimator.latent_density, hidden_layer_sizes, former.density_name)
         network = network_to_go_on(former, estimator.latent_dim)
     network.to(estimator.device)
 

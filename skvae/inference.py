@@ -41,6 +41,7 @@ def posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     means = []
     logvars = []
+
     for rows in x.split(ROWS_PER_CHUNK):
         z_mean, z_logvar = vae.encode(rows)
         means.append(z_mean)
@@ -115,6 +116,7 @@ def log_likelihood(vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density
         In nats of the encoded units.
     """
     log_q = Prior(vae.latent_dim).log_prob(draws)[:, None]  # (K, 1); the deviations are added below
+    # every layer holds each row once for each draw
     rows_per_chunk = max(1, CELLS_PER_CHUNK // (len(draws) * _widest_layer(vae)))
 
     chunks = []
@@ -123,6 +125,7 @@ def log_likelihood(vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density
         z = z_mean + torch.exp(0.5 * z_logvar) * draws[:, None]  # (K, n, latent_dim)
 
         outputs = vae.decode(z, rows)  # (K, n, n_outputs)
+        # a part that is not observed has no say, whatever its cells hold
         log_x = torch.where(mask, vae.likelihood.log_prob(rows, outputs), 0.0).sum(-1)  # (K, n)
         log_ratio = density.log_prob(z) - log_q + 0.5 * z_logvar.sum(-1)  # log p(z) - log q(z | x)
         chunks.append(torch.logsumexp(log_x + log_ratio, dim=0) - math.log(len(draws)))

@@ -17,10 +17,10 @@ from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_sampling_strategy, check_target_type
 from sklearn.base import clone
 from sklearn.utils import Tags, assert_all_finite, check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from skvae._sklearn import Interval, StrOptions
 from skvae.estimator import VAEEstimator
 from skvae.neighbours import RowsBetween
 from skvae.table import as_table

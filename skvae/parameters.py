@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 
 from skvae._sklearn import HasMethods, Interval, StrOptions
 from skvae.model.latent import LATENT_DENSITIES
@@ -61,6 +61,7 @@ def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     ValueError
         If they are not integers of at least 1.
     """
+    # as objects: an array of floats would pass for whole numbers
     widths = np.atleast_1d(np.asarray(sizes, dtype=object))
     for width in widths:
         if not isinstance(width, Integral) or width < 1:
@@ -73,6 +74,7 @@ def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
 
 def check_device(device: str) -> None:
     """Raise a ValueError if torch cannot use a device here."""
+    # some devices are only found to be missing when they are used
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
@@ -88,6 +90,7 @@ def check_positive_integer(name: str, value: Any, or_else: str = "") -> int:
     ValueError
         If it is no integer of at least 1; `or_else` says what else the parameter called `name` may be.
     """
+    # True is an integer to Python
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be {or_else}an integer of at least 1, got {value!r}.")
     return int(value)
@@ -98,6 +101,23 @@ def check_density_name(name: str) -> None:
     if name not in ("auto", *LATENT_DENSITIES):
         expected = ", ".join(map(repr, ("auto", *LATENT_DENSITIES)))
         raise ValueError(f"latent_density must be one of {expected}, got {name!r}.")
+
+
+def check_latent_points(X: Any, latent_dim: int) -> np.ndarray:
+    """Latent points as an array of the caller's own, float32 or float64, of shape (n_samples, latent_dim).
+
+    Raises
+    ------
+    ValueError
+        If they are not points of as many units.
+    """
+    points = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    if points.shape[1] != latent_dim:
+        raise ValueError(
+            f"X has {points.shape[1]} columns, but the model has latent_dim={latent_dim} latent units. "
+            f"Pass latent points such as transform(X) returns, or sample(n) for new rows."
+        )
+    return np.array(points)
 
 
 def resolve_decoder(
@@ -118,17 +138,38 @@ def resolve_decoder(
     if not isinstance(decoder, str) or decoder != "auto":
         return decoder
 
+    # who asks for a linear network or for one kind everywhere asks for the textbook model
     is_linear = not hidden_layer_sizes
     is_textbook = isinstance(likelihood, str) and likelihood != "auto"
+    if is_linear or is_textbook:
+        return "factorized"
+
+    # drawing takes a pass per part, and training on few rows overfits
     fits = n_rows >= ROWS_FOR_ORDER and layout.n_parts <= PARTS_IN_ORDER and layout.width <= LEVELS_IN_ORDER
-    return "autoregressive" if fits and not is_linear and not is_textbook else "factorized"
+    if fits:
+        return "autoregressive"
+    return "factorized"
 
 
-def resolve_density(name: str, hidden_layer_sizes: Sequence[int]) -> str:
-    """The latent density that ``"auto"`` stands for: the prior for linear networks, where it is exact, else a mixture."""
+def resolve_density(name: str, hidden_layer_sizes: Sequence[int], former: str | None = None) -> str:
+    """The latent density that ``"auto"`` stands for; any other name as it is.
+
+    Parameters
+    ----------
+    name : str
+    hidden_layer_sizes : sequence of int
+    former : str, default=None
+        The latent density of the model to go on from, which ``"auto"`` then stands for.
+    """
     if name != "auto":
         return name
-    return "mixture" if hidden_layer_sizes else "prior"
+    if former is not None:
+        return former
+
+    # exact for linear networks
+    if not hidden_layer_sizes:
+        return "prior"
+    return "mixture"
 
 
 def draw_seed(rng: np.random.RandomState) -> int:

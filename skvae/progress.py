@@ -63,6 +63,7 @@ class Progress:
         if not self.has_callbacks:
             return False
 
+        # the task tree of scikit-learn: one task per epoch below that of the fit
         task = self.context.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(**self.arguments)
         # a callback that does not look at the model does not pay for a copy of it
@@ -78,7 +79,10 @@ class Progress:
 
 def hook_args(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
     """What scikit-learn's hooks are told of the data of a fit."""
-    arguments = {"X": X, "y": X if y is None else y}
+    # scorers of callbacks want a target, if only one to ignore
+    arguments = {"X": X, "y": y}
+    if y is None:
+        arguments["y"] = X
     if sample_weight is not None:
         arguments["metadata"] = {"sample_weight": sample_weight}
     return arguments

@@ -49,7 +49,12 @@ class ScoringMixin:
         """
         model = self._model()
         n = check_positive_integer("n_draws", n_draws)
-        seed = 0 if random_state is None else draw_seed(check_random_state(random_state))
+
+        # scores are compared: the same call gives the same numbers
+        seed = 0
+        if random_state is not None:
+            seed = draw_seed(check_random_state(random_state))
+
         return model.log_likelihood(self._read(X), n, seed)
 
     def score(self: _Density, X: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -74,6 +79,7 @@ class ScoringMixin:
             Mean log-likelihood.
         """
         scores = self.score_samples(X)
+
         weight = None
         if sample_weight is not None:
             weight = check_sample_weight(sample_weight, scores, dtype=np.float64)

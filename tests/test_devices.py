@@ -1,5 +1,6 @@
 """The same numbers on an accelerator as on the CPU; skipped where there is none."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def test_training_and_inference_equal_those_of_the_cpu_to_rounding(device, decod
     np.testing.assert_allclose(there.score_samples(X), here.score_samples(X), atol=5e-2)
     assert there.sample(10, random_state=0).shape == (10, 5)
     assert not np.isnan(there.impute(X[:5])).any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_copies_stay_on_their_device(device):
+    network = VAEEstimator(2, device=device, max_iter=1, random_state=0).fit(rows()).module_
+    assert copy.deepcopy(network).device == network.device
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,8 +1,13 @@
 """The estimator as a whole: factor analysis as its linear case, units, fitted attributes."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from fits import answers, table
+from fits import quick as quick_on_a_table
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import FactorAnalysis
 from sklearn.preprocessing import StandardScaler
@@ -175,8 +180,6 @@ def test_fit_returns_itself_and_leaves_its_parameters(mixed):
 
 
 def test_fitted_attributes_have_the_types_the_docstring_says(mixed):
-    import pandas as pd
-
     vae = quick(latent_dim=3).fit(pd.DataFrame(mixed, columns=list("abcde")))
     assert vae.n_features_in_ == 5
     assert list(vae.feature_names_in_) == list("abcde")
@@ -189,6 +192,77 @@ def test_fitted_attributes_have_the_types_the_docstring_says(mixed):
     assert 0 <= vae.active_units_ <= 3
     assert isinstance(vae.module_, torch.nn.Module)
     assert not vae.module_.training
+    assert vae.likelihood_ == {"a": "normal", "b": "normal", "c": "bernoulli", "d": "bernoulli", "e": "normal"}
+    assert vae.decoder_ == "factorized"
+    assert vae.latent_density_name_ == "mixture"
+    assert vae.latent_density_.name == "mixture"
+
+
+def test_every_fitted_attribute_is_in_the_docstring_and_every_one_there_is_set(mixed):
+    doc = VAEEstimator.__doc__
+    section = doc[doc.index("    Attributes\n") : doc.index("    See Also\n")]
+    stated = {line.split(" : ")[0].strip() for line in section.splitlines() if re.match(r"    \w+_ : ", line)}
+    vae = quick().fit(pd.DataFrame(mixed, columns=list("abcde")))
+    assert stated == {name for name in dir(vae) if re.fullmatch(r"[a-z]\w*_", name)}
+    assert all(hasattr(vae, name) for name in stated)
+
+
+OTHER_VALUES = {
+    "latent_dim": 5,
+    "hidden_layer_sizes": (),
+    "activation": "relu",
+    "likelihood": "quantile_normal",
+    "categorical_features": [0],
+    "exposure": "weight",
+    "latent_density": "prior",
+    "beta": 0.1,
+    "alpha": 3.0,
+    "batch_size": 7,
+    "learning_rate_init": 0.1,
+    "max_iter": 1,
+    "tol": 0.5,
+    "early_stopping": False,
+    "validation_fraction": 0.5,
+    "n_iter_no_change": 1,
+    "warm_start": True,
+    "encoder": torch.nn.Linear,
+    "decoder": "autoregressive",
+    "device": "nowhere",
+    "verbose": 3,
+    "random_state": 7,
+}
+"""Of every parameter but `handle_unknown`, which says how later tables are read."""
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_a_parameter_set_on_a_fitted_model_changes_no_answer_until_the_next_fit(name, capsys):
+    X = table()
+    vae = quick_on_a_table().fit(X)
+    before = answers(vae, X)
+    vae.set_params(**{name: OTHER_VALUES[name]})
+    assert answers(vae, X) == before
+    assert vae.get_params()[name] is OTHER_VALUES[name]
+    assert capsys.readouterr().out == ""
+
+
+def test_every_parameter_is_among_those_set_on_a_fitted_model():
+    assert {*OTHER_VALUES, "handle_unknown"} == VAEEstimator().get_params().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "fitted"),
+    [
+        ("latent_dim", lambda vae: vae.transform(table()).shape[1] == 5),
+        ("hidden_layer_sizes", lambda vae: vae.latent_density_name_ == "prior"),
+        ("likelihood", lambda vae: vae.likelihood_["height"] == "quantile_normal"),
+        ("latent_density", lambda vae: vae.latent_density_name_ == "prior"),
+        ("decoder", lambda vae: vae.decoder_ == "autoregressive"),
+    ],
+)
+def test_the_next_fit_heeds_a_parameter_set_on_a_fitted_model(name, fitted):
+    vae = quick_on_a_table().fit(table())
+    assert not fitted(vae)
+    assert fitted(vae.set_params(**{name: OTHER_VALUES[name]}).fit(table()))
 
 
 def test_fitted_names_end_in_an_underscore(mixed):

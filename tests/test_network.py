@@ -1,4 +1,4 @@
-"""The networks: activations, initial weights, the model's terms, pickling, and networks of one's own."""
+"""The model: initial weights, its terms, pickling, and networks of one's own."""
 
 import copy
 import itertools
@@ -8,31 +8,18 @@ import numpy as np
 import pytest
 import torch
 from layouts import LAYOUTS, rows_of
+from networks import make
 from reference import SlowVAE, in_float64
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
 from skvae.model.layers import ACTIVATIONS, MLP
-from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN, build_vae
+from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN
 from skvae.model.network import kl_divergence as kl
 
 X = np.random.default_rng(3).normal(size=(60, 4)) @ np.random.default_rng(4).normal(size=(4, 4))
-POINTS = torch.linspace(-6, 6, 49, dtype=torch.float64) + 0.01  # not at the kink of relu
-
-
-def make(encoder=None, decoder="factorized", *, seed=0, kinds="both", hidden=(6, 5), activation="tanh", latent_dim=2):
-    layout = LAYOUTS[kinds]
-    return build_vae(
-        layout,
-        np.full(layout.width, 0.25),
-        latent_dim=latent_dim,
-        hidden_layer_sizes=hidden,
-        activation=activation,
-        encoder=encoder,
-        decoder=decoder,
-        seed=seed,
-    )
+THROUGH = {"pickle": lambda m: pickle.loads(pickle.dumps(m)), "deepcopy": copy.deepcopy}
 
 
 def quick(**params):
@@ -96,12 +83,52 @@ def test_kl_is_that_of_torch_distributions():
     assert kl(torch.zeros(1), torch.zeros(1)) == 0
 
 
-def test_forward_decodes_the_latent_mean():
-    vae = make()
-    x = torch.rand(3, 5)
+@pytest.mark.parametrize("kinds", ["both", "exposure", "zero inflated exposure"])
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_forward_tells_each_part_from_the_latent_mean_and_the_row(kinds, decoder):
+    vae = in_float64(make(decoder=decoder, kinds=kinds))
+    x, _ = rows_of(LAYOUTS[kinds], 6)
+    slow = SlowVAE(vae)
     with torch.no_grad():
-        expected = vae.likelihood.mean(vae.decode(vae.encode(x)[0]))
-        torch.testing.assert_close(vae(x), expected)
+        outputs = slow.decode(slow.posterior(x).mean, x)
+        for raised in vae.likelihood.raised:
+            outputs[:, raised] += x[:, slow.n_counts, None]
+        torch.testing.assert_close(vae(x), vae.likelihood.mean(outputs), rtol=1e-10, atol=1e-12)
+
+
+def test_decoding_without_rows_raises_no_count():
+    vae = make(kinds="exposure")
+    z = torch.rand(3, 2)
+    x = rows_of(LAYOUTS["exposure"], 3)[0].float()
+    with torch.no_grad():
+        raised = vae.decode(z, x) - vae.decode(z)
+    n_counts = vae.likelihood.layout.n_counts
+    torch.testing.assert_close(raised[:, :n_counts], x[:, vae.likelihood.layout.offset].expand(3, n_counts))
+    assert not raised[:, n_counts:].any()
+
+
+def test_decoding_several_z_per_row_is_decoding_them_one_by_one():
+    x = rows_of(LAYOUTS["exposure"], 4)[0].float()
+    z = torch.rand(3, 4, 2)
+    for decoder in ("factorized", "autoregressive", nn.Linear(2, 8)):
+        vae = make(decoder=decoder, kinds="exposure")
+        with torch.no_grad():
+            together = vae.decode(z, x)
+            one_by_one = torch.stack([vae.decode(each, x) for each in z])
+        torch.testing.assert_close(together, one_by_one)
+
+
+def test_device_is_that_of_the_parameters_or_the_cpu():
+    assert make().device == torch.device("cpu")
+    assert make().to("meta").device == torch.device("meta")
+
+    class Twice(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x], dim=1)
+
+    vae = make(encoder=nn.Flatten(), decoder=Twice(), kinds="bernoulli")
+    assert not list(vae.parameters())
+    assert vae.device == torch.device("cpu")
 
 
 def test_log_variance_stays_in_range_and_far_cells_are_held():
@@ -120,14 +147,13 @@ def test_log_variance_stays_in_range_and_far_cells_are_held():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
-@pytest.mark.parametrize(
-    "through", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy], ids=["pickle", "deepcopy"]
-)
-def test_network_survives_copying(dtype, decoder, through):
-    vae = make(decoder=decoder, kinds="all").to(dtype).eval()
+@pytest.mark.parametrize("kinds", LAYOUTS)
+@pytest.mark.parametrize("through", THROUGH.values(), ids=THROUGH)
+def test_network_survives_copying(dtype, decoder, kinds, through):
+    vae = make(decoder=decoder, kinds=kinds).to(dtype).eval()
     other = through(vae)
     assert type(other.decoder) is type(vae.decoder)
-    x = rows_of(LAYOUTS["all"], 4)[0].to(dtype)
+    x = rows_of(LAYOUTS[kinds], 4)[0].to(dtype)
     z, noise = torch.rand(4, 2, dtype=dtype), torch.rand(4, 2, dtype=dtype)
     with torch.no_grad():
         assert torch.equal(other(x), vae(x))
@@ -179,12 +205,32 @@ def test_custom_networks_train_and_give_the_same_bits_again(networks):
     assert longer.fit(X).score(X) > vae.score(X) + 0.1
 
 
+@pytest.mark.parametrize("through", THROUGH.values(), ids=THROUGH)
+@pytest.mark.parametrize("training", [False, True])
+def test_model_with_custom_networks_survives_copying(through, training):
+    vae = make(nn.Linear(5, 4), nn.Linear(2, 5)).train(training)
+    other = through(vae)
+    x = torch.rand(3, 5)
+    assert torch.equal(other(x), vae(x))
+    assert other.training == other.encoder.training == other.decoder.network.training == training
+    assert not any(p.data_ptr() == q.data_ptr() for p, q in zip(vae.parameters(), other.parameters(), strict=True))
+
+
+def test_custom_networks_are_told_from_the_built_in_ones():
+    assert not make().has_custom_networks
+    assert not make(decoder="autoregressive").has_custom_networks
+    assert make(encoder=nn.Linear(5, 4)).has_custom_networks
+    assert make(decoder=nn.Linear(2, 5)).has_custom_networks
+
+
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
 def test_module_given_is_copied_not_trained(role):
     module = nn.Linear(4, 4) if role == "encoder" else nn.Linear(2, 4)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     vae = quick(**{role: module}).fit(X)
-    assert getattr(vae.module_, role) is not module
+    network = vae.module_.encoder if role == "encoder" else vae.module_.decoder.network
+    assert isinstance(network, nn.Linear)
+    assert network is not module
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
     assert module.training
 

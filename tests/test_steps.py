@@ -10,11 +10,14 @@ import torch
 from layouts import LAYOUTS, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
-from skvae.engine.steps import AutogradStep, CapturedStep, FlatStep, make_step
-from skvae.model.layers import ACTIVATIONS
+from skvae.engine.captured_step import CapturedStep
+from skvae.engine.flat_step import FlatStep
+from skvae.engine.steps import AutogradStep, make_step
+from skvae.model.decoders import DECODERS, FactorizedDecoder
+from skvae.model.layers import ACTIVATIONS, MLP
 from skvae.model.network import INPUT_MAX, LOGVAR_MAX, build_vae
+from skvae.table.layout import Layout
 
-DECODERS = ["factorized", "autoregressive"]
 STEPS = {
     "flat": FlatStep,
     "autograd": AutogradStep,
@@ -42,9 +45,9 @@ def network(layout, hidden=(6, 5), activation="tanh", latent_dim=2, seed=0, deco
     with torch.no_grad():
         for p in vae.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-        if vae.autoregressive:
-            for layer in vae.decoder.layers:
-                layer.weight.mul_(layer.mask)
+        for layer, mask in zip(vae.decoder.layers, vae.decoder.weight_masks(), strict=True):
+            if mask is not None:
+                layer.weight.mul_(mask)
     return vae
 
 
@@ -102,8 +105,6 @@ def test_every_kind_agrees_with_the_twin(step_class, decoder, kinds, weighted, p
     ids=str,
 )
 def test_every_depth_weight_and_penalty_agrees_with_the_twin(step_class, decoder, hidden, weighted, penalty):
-    if step_class is FlatStep and decoder == "autoregressive" and not hidden:
-        pytest.skip("trained by autograd")
     vae = network(LAYOUTS["all"], hidden, "silu", latent_dim=3, decoder=decoder)
     assert_agrees_with_twin(step_class, vae, weighted=weighted, penalty=penalty)
 
@@ -159,7 +160,7 @@ def test_every_parameter_gets_a_gradient_and_masked_weights_stay_zero(step_class
     for x, weight, noise in batches(LAYOUTS["all"], [20, 20]):
         step(x, weight, noise.t().contiguous(), 1.0, 1e-3)
     step.release()
-    masks = {f"decoder.layers.{i}.weight": m for i, m in enumerate(SlowVAE(vae).masks or ())}
+    masks = {f"decoder.network.layers.{i}.weight": m for i, m in enumerate(SlowVAE(vae).masks or ())}
     for name, p in vae.named_parameters():
         free = masks[name].bool() if name in masks else torch.ones_like(p, dtype=torch.bool)
         assert (p != before[name])[free].all(), name
@@ -276,8 +277,33 @@ def test_custom_modules_linear_orders_and_far_rows_are_trained_by_autograd():
     assert isinstance(make_step(vae, x + 2 * INPUT_MAX, 0.0), AutogradStep)
     assert isinstance(make_step(network(layout, decoder="autoregressive"), x, 0.0), FlatStep)
     assert isinstance(make_step(network(layout, (), decoder="autoregressive"), x, 0.0), AutogradStep)
-    vae.decoder = torch.nn.Linear(2, 5, dtype=torch.float64)
+    vae.decoder = FactorizedDecoder(torch.nn.Linear(2, 5, dtype=torch.float64), range(5))
     assert isinstance(make_step(vae, x, 0.0), AutogradStep)
+    with pytest.raises(TypeError, match="built-in networks"):
+        FlatStep(vae, 0.0)
+
+
+@pytest.mark.parametrize("step_class", [FlatStep, AutogradStep])
+def test_networks_may_have_activations_of_their_own(step_class):
+    vae = network(LAYOUTS["normal"], (4,), "tanh")
+    other = MLP((2, 4, 5), "softplus", torch.Generator().manual_seed(3)).double()
+    vae.decoder = FactorizedDecoder(other, range(5))
+    ((x, _, noise),) = batches(LAYOUTS["normal"], [6])
+    nll, kl = vae.elbo_terms(x, noise)
+    step = step_class(vae, 0.0)
+    step(x, None, noise.t().contiguous(), 1.0, 1e-3)
+    np.testing.assert_allclose(step.pop_totals(), [nll.sum().item(), kl.sum().item()], rtol=1e-10)
+
+
+def test_tables_without_a_cell_to_read_are_trained_by_autograd():
+    vae = network(Layout(kinds=()))
+    assert isinstance(make_step(vae, torch.zeros(3, 0, dtype=torch.float64), 0.0), AutogradStep)
+
+
+def test_a_step_says_whether_gradients_are_to_be_recorded():
+    assert AutogradStep.by_autograd
+    assert not FlatStep.by_autograd
+    assert not CapturedStep.by_autograd
 
 
 def test_counts_however_large_are_trained_by_hand():

@@ -14,7 +14,8 @@ from reference import SlowStep, SlowVAE, in_float64
 
 import skvae.engine.training
 from skvae import VAEEstimator
-from skvae.engine.training import _Plan, train
+from skvae.engine.training import Batches, train
+from skvae.exceptions import DivergenceError
 from skvae.model.network import build_vae
 
 RNG = np.random.default_rng(11)
@@ -91,6 +92,20 @@ def test_batches_are_of_nearly_equal_size(steps, n, batch_size, sizes):
     assert [len(rows) for rows, *_ in steps] == sizes
 
 
+def test_batches_follow_their_generator_alone():
+    x = torch.from_numpy(ROWS)
+    one, same = (Batches(x, x[:, 0], 32, 2, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert len(one) == len(list(one)) == 3
+    next(iter(same))
+    torch.manual_seed(5)
+    for (rows, weight, noise), (again, _, noise_again) in zip(one, same, strict=True):
+        assert rows.shape == (one.n_rows, 5)
+        assert noise.shape == (2, one.n_rows)
+        assert torch.equal(weight, rows[:, 0])
+        assert torch.equal(rows, again)
+        assert torch.equal(noise, noise_again)
+
+
 def test_noise_is_standard_normal_and_fresh(steps):
     train(network(), torch.from_numpy(ROWS), **settings(n_epochs=100))
     noise = torch.cat([noise.flatten() for _, _, noise, *_ in steps])
@@ -156,9 +171,42 @@ def test_on_epoch_hears_the_history_and_stops():
     assert history.n_steps == 9
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("decoder", ["factorized", torch.nn.Linear(2, 5)], ids=["by hand", "by autograd"])
+def test_interrupted_training_leaves_nothing_behind(error, decoder):
+    def interrupt(epoch, history):
+        raise error
+
+    vae = network(dtype=torch.float32, decoder=decoder).eval()
+    before = torch.get_num_threads(), torch.is_grad_enabled(), np.geterr(), torch.get_rng_state()
+    with pytest.raises(error):
+        train(vae, torch.from_numpy(ROWS).float(), **settings(), on_epoch=interrupt)
+    after = torch.get_num_threads(), torch.is_grad_enabled(), np.geterr(), torch.get_rng_state()
+    assert before[:3] == after[:3]
+    assert torch.equal(before[3], after[3])
+    # every parameter has memory of its own
+    assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in vae.parameters())
+    assert not vae.training
+
+
+def test_modules_of_a_users_are_in_training_mode_during_steps_alone():
+    modes = []
+
+    class Recorder(torch.nn.Linear):
+        def forward(self, z):
+            modes.append((self.training, torch.is_grad_enabled()))
+            return super().forward(z)
+
+    vae = network(dtype=torch.float32, decoder=Recorder(2, 5)).eval()
+    modes.clear()
+    x = torch.from_numpy(ROWS).float()
+    train(vae, x, **settings(n_epochs=1), validation=(x[:20], None))
+    assert modes == [(True, True)] * 3 + [(False, False)]
+
+
 def test_diverging_training_stops_with_finite_parameters():
     vae, x = network(dtype=torch.float32), torch.from_numpy(ROWS).float()
-    with pytest.raises(FloatingPointError, match=r"loss became .* in epoch"):
+    with pytest.raises(DivergenceError, match=r"loss became .* in epoch"):
         train(vae, x, **settings(n_epochs=50, learning_rate=1e15))
     assert all(torch.isfinite(p).all() for p in vae.parameters())
 
@@ -168,7 +216,7 @@ def test_diverging_training_stops_with_finite_parameters():
 def test_parameters_are_finite_however_short_the_training(validated, rate):
     vae, x = network(dtype=torch.float32), torch.from_numpy(ROWS).float()
     validation = (x[:20], None) if validated else None
-    with contextlib.suppress(FloatingPointError):
+    with contextlib.suppress(DivergenceError):
         train(vae, x, **settings(n_epochs=1, batch_size=100, learning_rate=rate), validation=validation)
     assert all(torch.isfinite(p).all() for p in vae.parameters())
 
@@ -273,7 +321,7 @@ def test_max_iter_counts_epochs_and_n_iter_says_how_many():
 
 
 def test_default_budget_is_in_steps_and_not_in_epochs(steps, monkeypatch):
-    monkeypatch.setattr("skvae.base.DEFAULT_STEPS", 30)
+    monkeypatch.setattr("skvae.fitting.DEFAULT_STEPS", 30)
     quick(max_iter=None, early_stopping=False, batch_size=90).fit(X)
     assert len(steps) == 30
     steps.clear()
@@ -505,6 +553,12 @@ def test_partial_fit_with_other_columns_is_an_error():
 # ----------------------------------------------------------------------------------------------------------- divergence
 
 
+def test_divergence_is_a_value_error_of_its_own():
+    assert issubclass(DivergenceError, ValueError)
+    with pytest.raises(DivergenceError, match="Training stopped"):
+        quick(learning_rate_init=1e15, max_iter=100, early_stopping=False).fit(X)
+
+
 def test_divergence_names_the_column_that_is_to_blame():
     import pandas as pd
 
@@ -543,24 +597,6 @@ def test_weights_are_finite_or_partial_fit_says_so(rate):
             assert all(torch.isfinite(p).all() for p in vae.module_.parameters())
     except ValueError as error:
         assert "learning_rate_init" in str(error)  # noqa: PT017 (either outcome is right)
-
-
-def test_plan_phases_the_divergence_in_and_lets_the_rate_fall_in_a_half_cosine():
-    plan = _Plan(0.1, 2.0, 1000)
-    assert plan.beta(0) == pytest.approx(2 / 200)
-    assert plan.beta(199) == plan.beta(999) == 2
-    assert [plan.rate(s) for s in (0, 500, 1000)] == pytest.approx([0.1, 0.05, 0.0])
-
-
-def test_plan_descends_from_where_the_rate_is_and_is_then_over():
-    plan = _Plan(0.1, 1.0, 1000)
-    before = plan.rate(400)
-    plan.descend(400, 100)
-    assert plan.rate(400) == pytest.approx(before)
-    assert plan.rate(450) == pytest.approx(before / 2)
-    assert plan.rate(500) == 0
-    assert not plan.is_over(499)
-    assert plan.is_over(500)
 
 
 def test_training_that_no_longer_gains_ends_with_small_steps_from_the_best_parameters(steps):

@@ -7,7 +7,9 @@ WARM_UP = 0.2
 
 
 class Schedule:
-    """The KL term is phased in, and the learning rate follows a half cosine down to 0; without a known end both are constant.
+    """Weight of the KL term and learning rate of each step.
+
+    The KL term is phased in, and the learning rate follows a half cosine down to 0. Without a set end both are constant.
 
     Parameters
     ----------
@@ -16,7 +18,7 @@ class Schedule:
     beta : float
         Weight of the KL term once it is phased in.
     n_steps : int or None
-        Number of steps; None if it is not known.
+        Number of steps; None if no end is set.
 
     Attributes
     ----------

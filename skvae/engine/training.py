@@ -1,6 +1,7 @@
 """The training loop. Knows tensors and modules, no scikit-learn."""
 
-import contextlib
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from skvae.engine.watch import State, Watch, copy_state
 from skvae.exceptions import DivergenceError
 from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
-from skvae.threads import callers_threads, on_one_thread
+from skvae.threads import on_callers_threads, on_one_thread
 
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
@@ -96,7 +97,7 @@ def train(
         In nats per row.
     schedule : bool, default=True
         Phase the KL term in over the first fifth of the budget and let the learning rate follow a half cosine down to 0.
-        False holds both constant, for training without a known end.
+        False holds both constant, for training without a set end.
     adam_state : dict, default=None
         Where the optimiser goes on from.
     on_epoch : callable, default=None
@@ -115,39 +116,159 @@ def train(
     batches = Batches(x, weight, batch_size, vae.latent_dim, generator)
     plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None)
     draws = _private_draws(vae, generator)
-    step = make_step(vae, x, penalty, adam_state)
-    start = copy_state(vae)
-    history = History()
-
     watch = None
     if validation is not None:
         rows, row_weight = validation
         seed = generator.initial_seed()
         watch = Watch(vae, rows, row_weight, beta=beta, tol=tol, patience=patience, seed=seed, draws=draws)
 
-    with _surroundings(vae, step, batches.n_rows):
-        try:
-            for epoch in range(n_epochs):
-                _take_steps(vae, step, batches, plan, history, draws)
-                _record_loss(step, len(x), beta, history)
+    start = copy_state(vae)
+    step = make_step(vae, x, penalty, adam_state)
+    loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch)
 
-                if watch is not None and _is_look_due(epoch, n_epochs, len(batches)):
-                    history.validation_scores.append(watch.look())
-                    if watch.is_tired and not plan.descending:
-                        watch.restore()
-                        plan.descend(history.n_steps, max(len(batches), int(DESCENT * history.n_steps)))
+    run = loop.run
+    if batches.n_rows * sum(p.numel() for p in vae.parameters()) >= WORK_PER_THREAD:
+        run = on_callers_threads(loop.run)
 
-                if on_epoch is not None and on_epoch(epoch, history):
-                    break
-                if plan.is_over(history.n_steps):
-                    break
+    try:
+        # an overflow is found in the loss
+        with np.errstate(all="ignore"), torch.set_grad_enabled(step.by_autograd):
+            run(n_epochs)
+    except DivergenceError:
+        _go_back(vae, watch, start)
+        raise
+    finally:
+        # the module's parameters are its own again, whatever happens
+        step.release()
 
-            _keep_the_best(vae, watch, history)
-        except DivergenceError:
-            _go_back(vae, watch, start)
-            raise
+    return loop.history, step.adam_state()
 
-    return history, step.adam_state()
+
+class _Loop:
+    """Epochs of gradient steps, looks at the validation rows between them, and an end.
+
+    Parameters
+    ----------
+    vae : VAE
+        Trained in place.
+    step : AutogradStep or FlatStep
+    batches : Batches
+    plan : Schedule
+    watch : Watch or None
+    draws : PrivateDraws or None
+        What modules of a user's draw from.
+    on_epoch : callable or None
+
+    Attributes
+    ----------
+    history : History
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        step: AutogradStep | FlatStep,
+        batches: Batches,
+        plan: Schedule,
+        watch: Watch | None,
+        draws: PrivateDraws | None,
+        on_epoch: Callable[[int, History], object] | None,
+    ) -> None:
+        self.vae = vae
+        self.step = step
+        self.batches = batches
+        self.plan = plan
+        self.watch = watch
+        self.draws = draws
+        self.on_epoch = on_epoch
+        self.history = History()
+
+    def run(self, n_epochs: int) -> None:
+        """At most `n_epochs` epochs; the best parameters are kept at the end."""
+        for epoch in range(n_epochs):
+            self.take_steps()
+            self.record_loss()
+
+            # the end may come between two looks
+            is_last = epoch + 1 == n_epochs
+            if self.watch is not None and (is_last or self.is_look_due(epoch)):
+                self.history.validation_scores.append(self.watch.look())
+                if self.watch.is_tired and not self.plan.descending:
+                    self.descend(self.watch)
+
+            if self.on_epoch is not None and self.on_epoch(epoch, self.history):
+                break
+            if self.plan.is_over(self.history.n_steps):
+                break
+
+        # the last step comes after the last loss
+        self.check_weights()
+        if self.watch is not None:
+            self.keep_the_best(self.watch)
+
+    def take_steps(self) -> None:
+        """One epoch of gradient steps."""
+        # modules of a user's may act otherwise in training
+        if self.step.by_autograd:
+            self.vae.train()
+
+        for rows, weight, noise in self.batches:
+            beta = self.plan.beta(self.history.n_steps)
+            rate = self.plan.rate(self.history.n_steps)
+
+            # dropout draws from torch's own generators
+            if self.draws is None:
+                self.step(rows, weight, noise, beta, rate)
+            else:
+                self.draws.run(self.step, rows, weight, noise, beta, rate)
+
+            self.history.n_steps += 1
+
+        if self.step.by_autograd:
+            self.vae.eval()
+
+    def record_loss(self) -> None:
+        """Add the mean loss of the epoch's rows to the history, or raise an error if it is not finite."""
+        # the only numbers of an epoch that are read back from the device
+        nll, kl = self.step.pop_totals()
+        n = len(self.batches.x)
+
+        # with the full weight of the KL term, so that epochs can be compared
+        loss = nll / n + self.plan.full_beta * (kl / n)
+        self.history.loss_curve.append(loss)
+
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss became {loss} in epoch {len(self.history.loss_curve)}")
+
+    def is_look_due(self, epoch: int) -> bool:
+        """Whether the validation rows are looked at after an epoch; the first one is number 0."""
+        epochs_per_look = math.ceil(STEPS_PER_LOOK / len(self.batches))
+
+        return (epoch + 1) % epochs_per_look == 0
+
+    def descend(self, watch: Watch) -> None:
+        """Go back to the best parameters, and on from there with ever smaller steps until the end."""
+        # at least one more epoch
+        n_steps = max(len(self.batches), int(DESCENT * self.history.n_steps))
+
+        watch.restore()
+        self.plan.descend(self.history.n_steps, n_steps)
+
+    def check_weights(self) -> None:
+        """Raise an error if a parameter is not finite."""
+        for p in self.vae.parameters():
+            if not torch.isfinite(p).all():
+                raise DivergenceError("the weights are no longer finite")
+
+    def keep_the_best(self, watch: Watch) -> None:
+        """Load the parameters of the best look, or raise an error if no score is finite."""
+        # stopped before the first look
+        if watch.best_state is None:
+            self.history.validation_scores.append(watch.look())
+        if watch.best_state is None:
+            raise DivergenceError("the validation score is not finite")
+
+        watch.restore()
 
 
 class Batches:
@@ -199,94 +320,16 @@ class Batches:
 
         for rows, own_noise in zip(order.split(self.n_rows), noise.split(self.n_rows, dim=1), strict=True):
             own_weight = None if self.weight is None else self.weight[rows]
+
             yield self.x.index_select(0, rows), own_weight, own_noise
 
 
 def _private_draws(vae: VAE, generator: torch.Generator) -> PrivateDraws | None:
-    """What modules of a user's draw from (dropout) in place of torch's own generators; None if there are none."""
+    """What modules of a user's draw from in place of torch's own generators; None if there are no such modules."""
     if not vae.has_custom_networks:
         return None
 
     return PrivateDraws(generator.initial_seed(), vae.device)
-
-
-@contextlib.contextmanager
-def _surroundings(vae: VAE, step: AutogradStep | FlatStep, n_rows: int) -> Iterator[None]:
-    """What the loop needs around it: threads where they pay, and the module's own parameters back, whatever happens."""
-    work = n_rows * sum(p.numel() for p in vae.parameters())
-
-    with contextlib.ExitStack() as stack:
-        stack.callback(step.release)
-        if work >= WORK_PER_THREAD:
-            stack.enter_context(callers_threads())
-
-        # an overflow is found in the loss
-        stack.enter_context(np.errstate(all="ignore"))
-        stack.enter_context(torch.set_grad_enabled(step.by_autograd))
-
-        yield
-
-
-def _take_steps(
-    vae: VAE,
-    step: AutogradStep | FlatStep,
-    batches: Batches,
-    plan: Schedule,
-    history: History,
-    draws: PrivateDraws | None,
-) -> None:
-    """One epoch of gradient steps."""
-    # modules of a user's may act otherwise in training
-    if step.by_autograd:
-        vae.train()
-
-    for rows, weight, noise in batches:
-        beta = plan.beta(history.n_steps)
-        rate = plan.rate(history.n_steps)
-        if draws is None:
-            step(rows, weight, noise, beta, rate)
-        else:
-            draws.run(step, rows, weight, noise, beta, rate)
-        history.n_steps += 1
-
-    if step.by_autograd:
-        vae.eval()
-
-
-def _record_loss(step: AutogradStep | FlatStep, n: int, beta: float, history: History) -> None:
-    """Add the mean loss of the epoch's `n` rows to the history, or raise an error if it is not finite."""
-    # the only number of an epoch that is read back from the device
-    nll, kl = step.pop_totals()
-    loss = nll / n + beta * (kl / n)
-    history.loss_curve.append(loss)
-
-    if not math.isfinite(loss):
-        raise DivergenceError(f"the loss became {loss} in epoch {len(history.loss_curve)}")
-
-
-def _is_look_due(epoch: int, n_epochs: int, n_batches: int) -> bool:
-    """Whether the validation rows are looked at after an epoch; the first one is number 0."""
-    epochs_per_look = math.ceil(STEPS_PER_LOOK / n_batches)
-
-    return (epoch + 1) % epochs_per_look == 0 or epoch + 1 == n_epochs
-
-
-def _keep_the_best(vae: VAE, watch: Watch | None, history: History) -> None:
-    """Load the parameters of the best look, if there is one, or raise an error if parameters are not finite."""
-    # the last step may have spoilt them after the loss was computed
-    for p in vae.parameters():
-        if not torch.isfinite(p).all():
-            raise DivergenceError("the weights are no longer finite")
-    if watch is None:
-        return
-
-    # stopped before the first look
-    if watch.best_state is None:
-        history.validation_scores.append(watch.look())
-    if watch.best_state is None:
-        raise DivergenceError("the validation score is not finite")
-
-    watch.restore()
 
 
 def _go_back(vae: VAE, watch: Watch | None, start: State) -> None:

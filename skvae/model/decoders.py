@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skvae.model.layers import ACTIVATIONS, MLP, arrays, load, mlp_of, portable
+from skvae.model.layers import ACTIVATIONS, MLP, mlp_of, portable
 from skvae.threads import on_one_thread
 
 if TYPE_CHECKING:
@@ -61,9 +61,25 @@ class Decoder(nn.Module, abc.ABC):
         activation: str,
         generator: torch.Generator | None,
     ) -> Decoder:
-        """A decoder with perceptron layers of the widths `hidden`, for rows of a layout.
+        """A decoder of perceptron layers for rows of a layout.
 
-        Initial weights are drawn from the generator; None leaves them to the caller.
+        Parameters
+        ----------
+        latent_dim : int
+        layout : Layout
+            Positions of the cells in an encoded row, and the rank of each part.
+        output_part : sequence of int of length n_outputs
+            Part of the row that each output belongs to.
+        hidden : sequence of int
+            Widths of the hidden layers.
+        activation : str
+            A key of `skvae.model.layers.ACTIVATIONS`.
+        generator : torch.Generator or None
+            Source of the initial weights; None leaves them to the caller.
+
+        Returns
+        -------
+        decoder : Decoder
         """
 
     @property
@@ -132,6 +148,11 @@ class Reader(abc.ABC):
         """Read what some rows of `parts`, tensor of shape (n_rows, n_parts), hold for one part."""
 
 
+@on_one_thread
+def _rebuild(cls: type[Decoder], args: tuple, training: bool) -> Decoder:
+    return cls(*args).train(training)
+
+
 # ------------------------------------------------------------------------------------------------------------ factorized
 
 
@@ -191,7 +212,7 @@ class FactorizedDecoder(Decoder):
         return _FactorizedReader(outputs, self.output_part)
 
     def __reduce__(self) -> tuple:
-        return _rebuild_factorized, (portable(self.network), self.output_part, self.training)
+        return _rebuild, (FactorizedDecoder, (portable(self.network), self.output_part), self.training)
 
 
 class _FactorizedReader(Reader):
@@ -217,13 +238,6 @@ class _FactorizedReader(Reader):
         """Nothing: no output depends on another part."""
 
 
-@on_one_thread
-def _rebuild_factorized(network: nn.Module, output_part: tuple[int, ...], training: bool) -> FactorizedDecoder:
-    decoder = FactorizedDecoder(network, output_part)
-
-    return decoder.train(training)
-
-
 # -------------------------------------------------------------------------------------------------------- autoregressive
 
 
@@ -235,17 +249,13 @@ class AutoregressiveDecoder(Decoder):
 
     Parameters
     ----------
+    network : MLP
+        (n, latent_dim + n_inputs) -> (n, n_outputs); the weights that are cut are set to 0.
+    output_part : sequence of int of length n_outputs
+        Part of the row that each output belongs to.
     latent_dim : int
     layout : Layout
         Positions of the cells in an encoded row, and the rank of each part.
-    output_part : sequence of int of length n_outputs
-        Part of the row that each output belongs to.
-    hidden : sequence of int
-        Widths of the hidden layers.
-    activation : str
-        A key of `skvae.model.layers.ACTIVATIONS`.
-    generator : torch.Generator or None
-        Source of the initial weights; None leaves them to the caller.
     """
 
     name = "autoregressive"
@@ -253,18 +263,8 @@ class AutoregressiveDecoder(Decoder):
     independent = False
     network: MLP
 
-    def __init__(
-        self,
-        latent_dim: int,
-        layout: Layout,
-        output_part: Sequence[int],
-        hidden: Sequence[int],
-        activation: str,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        sizes = (latent_dim + layout.n_inputs, *hidden, len(output_part))
-        super().__init__(MLP(sizes, activation, generator), output_part)
-
+    def __init__(self, network: MLP, output_part: Sequence[int], latent_dim: int, layout: Layout) -> None:
+        super().__init__(network, output_part)
         self.latent_dim = latent_dim
         self.layout = layout
         self._cut_weights()
@@ -280,7 +280,9 @@ class AutoregressiveDecoder(Decoder):
         generator: torch.Generator | None,
     ) -> AutoregressiveDecoder:
         """See `Decoder`."""
-        return cls(latent_dim, layout, output_part, hidden, activation, generator)
+        network = MLP((latent_dim + layout.n_inputs, *hidden, len(output_part)), activation, generator)
+
+        return cls(network, output_part, latent_dim, layout)
 
     @torch.no_grad()
     def _cut_weights(self) -> None:
@@ -353,10 +355,10 @@ class AutoregressiveDecoder(Decoder):
         return _OrderedReader(self, sums.flatten(0, 1))
 
     def __reduce__(self) -> tuple:
-        # as arrays, for a pickled view would carry the whole buffer that it is a part of
-        hidden = self.network.sizes[1:-1]
-        args = (self.latent_dim, self.layout, self.output_part, hidden, self.network.activation)
-        return _rebuild_autoregressive, (args, arrays(self), self.training)
+        # the network pickles its weights as arrays
+        args = (self.network, self.output_part, self.latent_dim, self.layout)
+
+        return _rebuild, (AutoregressiveDecoder, args, self.training)
 
 
 class _OrderedReader(Reader):
@@ -456,11 +458,6 @@ def input_cells(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:
         return torch.stack([value * observed, observed], dim=1)
 
     return value[:, None]
-
-
-@on_one_thread
-def _rebuild_autoregressive(args: tuple, arrays: dict, training: bool) -> AutoregressiveDecoder:
-    return load(AutoregressiveDecoder(*args), arrays, training)
 
 
 DECODERS: dict[str, type[Decoder]] = {

@@ -159,6 +159,12 @@ class VAE(nn.Module):
         """bool : whether the encoder or the decoder is the user's: such modules may draw, or act otherwise in training."""
         return mlp_of(self.encoder) is None or self.decoder.layers is None
 
+    def __deepcopy__(self, memo: dict) -> VAE:
+        # what is pickled is on the CPU
+        rebuild, args = self.__reduce__()
+
+        return rebuild(*copy.deepcopy(args, memo)).to(self.device)
+
     def __reduce__(self) -> tuple:
         likelihood = self.likelihood
         return _rebuild, (
@@ -290,7 +296,7 @@ def _custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: in
 @torch.no_grad()
 def _check_shapes(role: str, network: nn.Module, n_inputs: int, n_outputs: int) -> None:
     """An error unless a custom network maps (n, n_inputs) to (n, n_outputs)."""
-    # two rows, for a norm over the batch has none of one
+    # two rows, to see that an axis of rows is kept
     try:
         shape = tuple(network(torch.zeros(2, n_inputs)).shape)
     except Exception as error:

@@ -98,6 +98,7 @@ class Layout:
         """list of int of length n_inputs : the part that each cell read by the network belongs to."""
         parts = [*range(self.n_numbers), *self.flagged]
 
+        # a categorical part is read by as many cells as it has levels
         for categorical, n_levels in enumerate(self.n_levels):
             parts += [self.n_numbers + categorical] * n_levels
 

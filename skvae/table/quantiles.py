@@ -150,7 +150,7 @@ class QuantileMap:
         slope = np.diff(self.knots)[interval] / np.diff(self.scores)[interval]
         value = self.knots[interval] + (score - self.scores[interval]) * slope
 
-        # the finest thing known of the column decides
+        # the finest fact about the column decides
         if self.support is not None:
             return _nearest(self.support, value)
         if self.grain is not None:

@@ -13,6 +13,9 @@ import numpy as np
 from skvae.table.containers import as_frame
 from skvae.table.plain import from_plain, to_plain
 
+TEMPORAL = ("Date", "Datetime", "Duration", "Time")
+"""Types of narwhals whose cells are ticks of a clock."""
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -88,10 +91,9 @@ class Schema:
     def cell(self, column: int, value: Any) -> nw.Series:
         """A value as a frame's column of one cell, in the dtype of the column if that is a time."""
         cell = nw.new_series("", [value], backend=self._backend())
-        # a time is a number of ticks, whose length depends on the dtype
-        dtype = self._narwhals_dtype(column)
-        if dtype.is_temporal():
-            return cell.cast(dtype)
+        # the length of a tick depends on the dtype
+        if self.types[column] in TEMPORAL:
+            return cell.cast(self._narwhals_dtype(column))
         return cell
 
     def write(self, columns: Sequence[np.ndarray]) -> Any:
@@ -103,7 +105,7 @@ class Schema:
         cells = {}
         for j, name in enumerate(self.names):
             schema[name] = self._narwhals_dtype(j)
-            cells[name] = _cast(columns[j], schema[name])
+            cells[name] = _cast(columns[j], self.types[j])
 
         if self.library == "polars":
             return _write_polars(cells, schema)
@@ -156,7 +158,7 @@ class Schema:
         pandas = importlib.import_module("pandas")
         series = {}
         for j, column in enumerate(columns):
-            cast = _cast(column, self._narwhals_dtype(j))
+            cast = _cast(column, self.types[j])
             series[j] = _pandas_series(pandas, cast, _pandas_dtype(self.dtypes[j]))
 
         frame = pandas.DataFrame(series, index=range(len(columns[0])))
@@ -246,24 +248,23 @@ def _pandas_dtype(description: dict) -> Any:
 # ------------------------------------------------------------------------------------------------------ cells of a dtype
 
 
-def _cast(column: np.ndarray, dtype: Any) -> np.ndarray:
-    """Cells of shape (n_samples,) as `dtype` wants them: booleans by the nearer value, integers rounded and in range."""
+def _cast(column: np.ndarray, type_name: str) -> np.ndarray:
+    """Cells of shape (n_samples,) as a type of narwhals wants them: booleans by the nearer value, integers in range."""
     if column.dtype == object:
         return column
 
     # no cell at fit: none to give back
-    if np.isnan(column).all() and not dtype.is_float():
+    if not type_name.startswith("Float") and np.isnan(column).all():
         return np.full(len(column), None, dtype=object)
 
-    if dtype == nw.Boolean:
+    if type_name == "Boolean":
         return column > 0.5
-    if dtype.is_integer():
+    if "Int" in type_name:
         # numpy has no integers of 128 bits
-        name = str(dtype).lower().replace("128", "64")
-        return _as_integers(column, np.iinfo(name))
-    if dtype == nw.Date:
+        return _as_integers(column, np.iinfo(type_name.lower().replace("128", "64")))
+    if type_name == "Date":
         return np.rint(column).astype(np.int32)
-    if dtype.is_temporal():
+    if type_name in TEMPORAL:
         return np.rint(column).astype(np.int64)
     return column
 

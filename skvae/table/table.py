@@ -46,7 +46,7 @@ class EncodedRows(NamedTuple):
 
 
 class Table:
-    """What is known of a table: its container, its columns, and the layout of an encoded row.
+    """A fitted table: its container, its columns, and the layout of an encoded row.
 
     Made by `fit`, or by `from_state` from the state of another one; it never changes.
 
@@ -243,11 +243,10 @@ class Table:
     ) -> None:
         """Fill the cells of column `j`, shape (n,), in zeros: see `EncodedRows`."""
         column = self.columns[j]
-        present = ~np.isnan(values)
-        rows = np.flatnonzero(present)
+        rows = np.flatnonzero(~np.isnan(values))
 
         # kinds never see a missing cell
-        encoded = column.kind.encode(values[present].astype(np.float64), column.label)
+        encoded = column.kind.encode(values[rows].astype(np.float64), column.label)
 
         for i, part in zip(self._arrangement.places[j], encoded, strict=True):
             # rows in which the part is there, and what it holds in them

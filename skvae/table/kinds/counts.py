@@ -47,6 +47,8 @@ class Count(Kind):
     def encode(self, values: np.ndarray, label: str) -> list[EncodedPart]:
         """See `Kind`."""
         check_counts(values, label, self.name)
+
+        # networks cannot read numbers that span many orders of magnitude
         return [EncodedPart(values, standardise(np.log1p(values), self.location, self.scale))]
 
     def decode(self, cells: Sequence[np.ndarray], n_rows: int) -> np.ndarray:

@@ -62,8 +62,10 @@ class Constant(Kind):
     @classmethod
     def fit(cls, values: np.ndarray, weight: np.ndarray, *, n_levels: int = 0, fractions: bool = False) -> Constant:
         """See `Kind`; a column without an observed cell is constant, too."""
+        # decoded, it stays missing
         if not len(values):
             return cls(np.nan)
+
         return cls(float(values[0]))
 
     @property
@@ -85,6 +87,7 @@ class Constant(Kind):
 
     def check_constant(self, values: np.ndarray, label: str) -> None:
         """See `Kind`."""
+        # a missing cell contradicts nothing
         other = values[(values != self.value) & ~np.isnan(values)]
         if len(other):
             raise ValueError(

@@ -41,6 +41,8 @@ class Normal(Kind):
     def encode(self, values: np.ndarray, label: str) -> list[EncodedPart]:
         """See `Kind`."""
         cells = standardise(values, self.location, self.scale)
+
+        # of a linear map, the same for all rows
         return [EncodedPart(cells, cells, log_jacobian=-np.log(self.scale))]
 
     def decode(self, cells: Sequence[np.ndarray], n_rows: int) -> np.ndarray:
@@ -70,6 +72,7 @@ class Bernoulli(Kind):
         low = values.min()
         high = values.max()
 
+        # probabilities keep their scale
         if low >= 0 and high <= 1 and (fractions or low == high):
             return cls(0.0, 1.0)
         return cls(float(low), float(high - low) or 1.0)
@@ -83,6 +86,7 @@ class Bernoulli(Kind):
         """See `Kind`."""
         cells = standardise(values, self.low, self.width)
 
+        # a rounding error is no third value
         outside = (cells < -1e-6) | (cells > 1 + 1e-6)
         if outside.any():
             raise ValueError(

@@ -7,9 +7,12 @@ import numpy as np
 
 def mean_and_deviation(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Weighted mean and standard deviation of values of shape (n,), without overflow."""
+    # in units of the largest value, whose square cannot overflow
     unit = np.abs(values).max()
     mean = np.average(values / unit, weights=weight)
     deviation = np.sqrt(np.average((values / unit - mean) ** 2, weights=weight))
+
+    # never 0: it divides
     return float(mean * unit), float(max(deviation * unit, np.finfo(np.float64).tiny))
 
 
