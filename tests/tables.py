@@ -58,6 +58,15 @@ FRAMES = {
 }
 """Makers of frames with a column of every dtype, by library."""
 
+ASKED = {
+    "poisson": [3],
+    "negative_binomial": [7],
+    "zero_inflated_negative_binomial": [9],
+    "normal": [0],
+    "quantile_normal": [2, 8],
+}
+"""Kinds asked for by `any_table`."""
+
 
 def quick(**params):
     """An estimator that is fitted in no time."""
@@ -107,7 +116,7 @@ def assert_same(got, expected, rtol=1e-12):
 
 
 def any_table(n=1500, seed=0):
-    """A table of every kind of column with a tenth of the cells missing, its values, and what was asked for."""
+    """A table of every kind of column, and its values, of which a tenth is missing."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=n)
     values = np.column_stack(
@@ -126,11 +135,4 @@ def any_table(n=1500, seed=0):
     ).astype(float)
     values[rng.uniform(size=values.shape) < 0.1] = np.nan
     values[:, 0] = np.where(np.isnan(values[:, 0]), 0.5, values[:, 0])
-    asked = {
-        "poisson": [3],
-        "negative_binomial": [7],
-        "zero_inflated_negative_binomial": [9],
-        "normal": [0],
-        "quantile_normal": [2, 8],
-    }
-    return Table.fit(values, categorical_features=[1, 5], likelihood=asked)
+    return Table.fit(values, categorical_features=[1, 5], likelihood=ASKED)

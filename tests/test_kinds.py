@@ -269,6 +269,28 @@ def test_a_third_value_is_missing_where_unknown_ones_are_ignored():
     np.testing.assert_array_equal(fitted("normal")[0].without_unknown(values), values)
 
 
+def test_two_values_other_than_zero_and_one_stay_themselves():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=200), rng.choice([0.5, 1.0], size=200), rng.choice([-3.0, 7.0], size=200)])
+    rows = quick().fit(X).sample(200, random_state=0)
+    assert set(rows[:, 1]) == {0.5, 1.0}
+    assert set(rows[:, 2]) == {-3.0, 7.0}
+
+
+def test_a_third_value_of_a_two_valued_column_is_refused_or_missing():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=(200, 2)), rng.choice([0.0, 1.0], size=200)])
+    vae = quick().fit(X)
+    other, holed = X[:3].copy(), X[:3].copy()
+    other[1, 2], holed[1, 2] = 2.0, np.nan
+    with pytest.raises(ValueError, match=r"from 0 to 1, as seen at fit, but got 2.*handle_unknown='ignore'"):
+        vae.transform(other)
+    vae.set_params(handle_unknown="ignore")
+    np.testing.assert_array_equal(vae.transform(other), vae.transform(holed))
+    np.testing.assert_array_equal(vae.score_samples(other), vae.score_samples(holed))
+    assert other[1, 2] == 2.0
+
+
 def test_a_fraction_is_a_bernoulli_value():
     X = RNG.uniform(size=(N, 2))
     np.testing.assert_array_equal(table_of(X, likelihood="bernoulli").encode_values(X).x, X)
