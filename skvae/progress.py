@@ -54,7 +54,7 @@ class Progress:
 
     def end(self, attributes: dict[str, Any]) -> None:
         """Say that the fit has ended with these fitted attributes."""
-        self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes=attributes)
+        self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes=self._all_of(attributes))
 
     def __call__(self, epoch: int, history: History) -> bool:
         """Report `epoch`, counted from 0; True asks the loop to stop."""
@@ -67,7 +67,18 @@ class Progress:
         task = self.context.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(**self.arguments)
         # a callback that does not look at the model does not pay for a copy of it
-        return task.call_on_fit_task_end(**self.arguments, reconstruction_attributes=lambda: self.snapshot(history))
+        return task.call_on_fit_task_end(
+            **self.arguments, reconstruction_attributes=lambda: self._all_of(self.snapshot(history))
+        )
+
+    def _all_of(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Fitted attributes, and None for those that the estimator has from a former fit and not from this one."""
+        stale = {}
+        for name in vars(self.arguments["estimator"]):
+            # scikit-learn sets attributes on a copy of the estimator, such as names of columns, and removes none
+            if name.endswith("_") and name not in attributes:
+                stale[name] = None
+        return attributes | stale
 
     def line(self, epoch: int, history: History) -> str:
         """The loss and the validation score of an epoch, in nats per row."""
