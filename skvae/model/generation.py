@@ -100,7 +100,7 @@ def generate_in_order(
         rows = _draws_of(wanted[:, part], n_draws)
         outputs = reader.outputs(part, rows)
         raised = _raised_outputs(likelihood, part)
-        if raised.any():
+        if len(raised):
             # the parts of the exposure come before all counts: they are there now
             if offsets is None:
                 offsets = _offsets(layout, parts, offset, n_draws)
@@ -158,13 +158,16 @@ def _block_of(likelihood: Likelihood, part: int) -> Block:
 
 
 def _raised_outputs(likelihood: Likelihood, part: int) -> torch.Tensor:
-    """Which outputs of a part a row's offset is added to, tensor of bool of shape (outputs of the part,)."""
-    raised = torch.zeros(likelihood.n_outputs, dtype=torch.bool)
+    """Positions, among the outputs of a part, of those that a row's offset is added to; tensor of int of shape (n_raised,)."""
+    # most tables have no exposure
+    if not likelihood.raised:
+        return torch.empty(0, dtype=torch.long)
 
+    raised = torch.zeros(likelihood.n_outputs, dtype=torch.bool)
     for outputs in likelihood.raised:
         raised[outputs] = True
 
-    return raised[likelihood.output_part == part]
+    return torch.nonzero(raised[likelihood.output_part == part])[:, 0]
 
 
 def _offsets(layout: Layout, parts: torch.Tensor, given: torch.Tensor | None, n_draws: int) -> torch.Tensor:
