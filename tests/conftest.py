@@ -26,3 +26,15 @@ def mixed():
     )
     X.setflags(write=False)
     return X
+
+
+@pytest.fixture
+def two_threads():
+    """torch and OpenBLAS have two threads; their former numbers are put back at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    if torch.get_num_threads() != 2:
+        pytest.skip("torch was built without OpenMP: its number of threads stays")
+    with threadpool_limits(2, user_api="blas"):
+        yield
+    torch.set_num_threads(before)
