@@ -124,6 +124,7 @@ def resample(weights: Tensor, n_samples: int, generator: torch.Generator) -> Ten
     return positions[torch.randperm(n_samples, generator=generator)]
 
 
+@on_one_thread
 def fill(
     vae: VAE,
     table: Table,
@@ -181,6 +182,7 @@ def fill(
     return copies
 
 
+@on_one_thread
 def sample_given(
     vae: VAE,
     table: Table,

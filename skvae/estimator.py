@@ -34,13 +34,11 @@ class VAEEstimator(
 ):
     """Variational autoencoder for tables.
 
-    A latent variable model of rows [1]_ [2]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are drawn
+    A latent variable model of rows [1]_: a row x has a hidden z ~ N(0, I) of a few dimensions, and its cells are drawn
     from p(x | z), which a neural network, the decoder, computes from z. A second network, the encoder, computes from x where
     its z is likely to be: q(z | x) = N(z_mean, z_std^2). Both are trained together, by gradient steps on the evidence lower
     bound of the log-likelihood.
-
-    It is a transformer (`transform` gives z_mean), a generator (`sample` draws new rows) and a density (`score_samples`).
-    Columns are standardised inside, so a scaler in front of it changes nothing.
+    It is a transformer (`transform`), a generator (`sample`) and a density (`score_samples`). Columns are standardised inside.
 
     Parameters
     ----------
@@ -52,19 +50,19 @@ class VAEEstimator(
     activation : {"identity", "logistic", "tanh", "relu", "elu", "silu", "gelu", "softplus"}, default="silu"
         Activation of the hidden layers.
     likelihood : str or dict, default="auto"
-        Distribution of a cell given z, for columns that are not categorical. ``"normal"``: a number with Gaussian noise, whose
-        deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical distribution of
-        its column [6]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a fraction between.
-        ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [9]_: a count. ``"auto"``:
-        ``"bernoulli"`` for booleans and columns of exactly two distinct values, else ``"quantile_normal"`` from 1000 rows on
-        and ``"normal"`` below. A dict such as ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name
-        or index; the others are ``"auto"``.
+        Distribution of a cell, given z, in the columns that are not categorical. ``"normal"``: a number with Gaussian noise,
+        whose deviation is learnt per column. ``"quantile_normal"``: a number made standard normal by the empirical
+        distribution of its column [4]_; values that many rows share are levels. ``"bernoulli"``: one of two values, or a
+        fraction between them. ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"`` [7]_: a count.
+        ``"auto"``: ``"bernoulli"`` for booleans and columns of exactly two distinct values; for other numbers
+        ``"quantile_normal"`` from 1000 rows on and ``"normal"`` below. A dict such as
+        ``{"poisson": ["visits"], "normal": [0, 3]}`` states kinds for columns, by name or index; the others are ``"auto"``.
     categorical_features : "from_dtype", array-like of {bool, int, str} or None, default="from_dtype"
         Columns that are categories beside those of a categorical or text dtype: a mask, indices or names. Each level has a
         logit of its own.
     exposure : str, int or None, default=None
         The column, by name or index, that all counts are in proportion to, such as the time observed. The mean of a count is
-        then ``exposure * exp(log rate)``, and the decoder models the log rate [8]_. Its cells must be positive, and may be
+        then ``exposure * exp(log rate)``, and the decoder models the log rate [6]_. Its cells must be positive, and may be
         missing only in rows without a count. It is itself modelled, as ``"quantile_normal"`` unless `likelihood` states
         ``"normal"`` for it. None gives all rows the same exposure.
     handle_unknown : {"error", "ignore"}, default="error"
@@ -77,14 +75,14 @@ class VAEEstimator(
         and covariance, ``"mixture"`` a mixture of up to 40 normals fitted to it, as many as suit rows left out. ``"auto"`` is
         ``"mixture"``, but ``"prior"`` for linear networks, where it is exact.
     beta : float, default=1.0
-        Weight of the KL term [3]_. 1 is the evidence lower bound.
+        Weight of the KL term [2]_. 1 is the evidence lower bound.
     alpha : float, default=0.0
         L2 penalty: half of `alpha` times the sum of squares of both networks' weights is added to the loss summed over the
         rows. It acts as a normal prior of variance ``1 / alpha`` on each weight.
     batch_size : int, default=128
         Largest number of rows per gradient step; an epoch is cut into batches of equal size.
     learning_rate_init : float, default=5e-3
-        Initial step size of Adam [4]_; it follows a half cosine down to 0 over the budget.
+        Initial step size of Adam; it follows a half cosine down to 0 over the budget.
     max_iter : int or None, default=None
         Largest number of epochs (passes over the training rows). None takes as many as hold 6000 gradient steps.
     tol : float, default=1e-3
@@ -106,7 +104,7 @@ class VAEEstimator(
         2 * latent_dim): z_mean and log z_std^2, side by side. A module is copied. None is a multi-layer perceptron.
     decoder : {"auto", "factorized", "autoregressive"}, callable or torch.nn.Module, default="auto"
         ``"factorized"`` is a multi-layer perceptron that reads z: given z, cells are independent, the textbook model.
-        ``"autoregressive"`` reads z and, for each cell, the cells before it, through masked weights [7]_; its numbers are
+        ``"autoregressive"`` reads z and, for each cell, the cells before it, through masked weights [5]_; its numbers are
         mixtures of eight normals. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
         tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
         columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
@@ -137,7 +135,7 @@ class VAEEstimator(
     kl_per_unit_ : ndarray of shape (latent_dim,)
         KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over (at most 20,000, evenly spaced) training rows.
     active_units_ : int
-        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [5]_.
+        Number of latent units whose z_mean varies over the rows with a variance above 0.01 [3]_.
     likelihood_ : dict of str or int to str
         Kind of each column, by name (or index, for arrays): those of `likelihood`, ``"categorical"``, or ``"constant"``.
     decoder_ : {"factorized", "autoregressive"}
@@ -159,14 +157,12 @@ class VAEEstimator(
     References
     ----------
     .. [1] Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014.
-    .. [2] Rezende, Mohamed & Wierstra, "Stochastic backpropagation and approximate inference", ICML 2014.
-    .. [3] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
-    .. [4] Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
-    .. [5] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
-    .. [6] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
-    .. [7] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
-    .. [8] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
-    .. [9] Lambert, "Zero-inflated Poisson regression", Technometrics 34, 1992.
+    .. [2] Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
+    .. [3] Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+    .. [4] Liu, Lafferty & Wasserman, "The nonparanormal", JMLR 10, 2009.
+    .. [5] Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015.
+    .. [6] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
+    .. [7] Lambert, "Zero-inflated Poisson regression", Technometrics 34, 1992.
 
     Examples
     --------
@@ -303,12 +299,8 @@ class VAEEstimator(
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""
-        kept = {}
-        for name, value in vars(self).items():
-            # what the former fit has set, such as names that X no longer has
-            if not name.endswith("_"):
-                kept[name] = value
-
+        # without what the former fit has set, such as names that X no longer has
+        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         self.__dict__ = kept | learnt
         return self
 
@@ -458,8 +450,7 @@ class VAEEstimator(
     def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
         """Fill missing cells given the observed cells of their row.
 
-        z is drawn from q(z | observed cells) and from p(z), the missing cells given z, and the draws are weighted by their
-        importance (Mattei & Frellsen, 2019, equations 11 and 12).
+        The draws of z and of the missing cells are weighted by importance (Mattei & Frellsen, 2019, equations 11 and 12).
 
         Parameters
         ----------

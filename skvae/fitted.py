@@ -24,6 +24,9 @@ from skvae.table import EncodedRows, Table
 from skvae.table.given import read_cells
 from skvae.threads import on_one_thread
 
+MIN_SHARE_OF_PROPOSALS = 0.25
+"""A warning tells when rows drawn around given cells rest on fewer different proposals per row than this."""
+
 ROWS_AT_ONCE = 2**16
 """Rows of a table that are encoded at a time: memory stays bounded."""
 
@@ -145,6 +148,7 @@ class FittedModel:
             rows = self.table.encode_values(block)
             yield torch.from_numpy(rows.x).to(self.network.device), rows
 
+    @on_one_thread
     def posterior(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """z_mean and z_std of rows, two arrays of shape (n_samples, latent_dim), in the dtype of the values."""
         self.table.check_exposure(values, to_score=False)
@@ -157,6 +161,7 @@ class FittedModel:
             deviations.append(z_std.cpu().numpy())
         return np.concatenate(means), np.concatenate(deviations)
 
+    @on_one_thread
     def sample(self, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool) -> Any:
         """New rows, in the container of the table; without `noise`, means of p(x | z)."""
         z = density.sample(n_samples, generator)
@@ -164,6 +169,7 @@ class FittedModel:
             return self.decode(z)
         return self.decode(z, generator)
 
+    @on_one_thread
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Any:
         """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
 
@@ -181,6 +187,7 @@ class FittedModel:
 
     # ------------------------------------------------------------------------------------------- densities, missing cells
 
+    @on_one_thread
     def log_likelihood(self, values: np.ndarray, n_draws: int, seed: int) -> np.ndarray:
         """Log-likelihood of rows, ndarray of shape (n_samples,): see `skvae.inference.log_likelihood`."""
         self.table.check_exposure(values, to_score=True)
@@ -215,6 +222,7 @@ class FittedModel:
             )
         return self.table.write(values)
 
+    @on_one_thread
     def impute(self, values: np.ndarray, n_draws: int | None, generator: torch.Generator) -> np.ndarray:
         """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.conditioning.fill`."""
         # single precision does not tell large whole numbers apart

@@ -38,6 +38,7 @@ MIN_VARIANCE_OF_ACTIVE_UNIT = 0.01
 """Of z_mean over the rows (Burda, Grosse & Salakhutdinov, 2016, section 5.1.1)."""
 
 
+@on_one_thread
 @torch.inference_mode(False)
 def fit_model(
     estimator: VAEEstimator,
@@ -366,7 +367,6 @@ def make_network(
     )
 
 
-@on_one_thread
 def _mean_row(rows: TrainingRows) -> np.ndarray:
     """Weighted mean of encoded rows, ndarray of shape (layout.width,)."""
     if rows.weight is None:

@@ -29,8 +29,10 @@ class PrivateDraws:
     def __init__(self, seed: int, device: torch.device) -> None:
         self._lent = [torch.default_generator]
         if device.type == "cuda":
+            # "cuda" without a number is the current device
             index = torch.cuda.current_device() if device.index is None else device.index
             self._lent.append(torch.cuda.default_generators[index])
+
         self._states = [torch.Generator(g.device).manual_seed(seed).get_state() for g in self._lent]
 
     def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -38,6 +40,7 @@ class PrivateDraws:
         # a lock of C's, between whose release and the caller's next line no KeyboardInterrupt can fall
         with _lock:
             own = [generator.get_state() for generator in self._lent]
+
             try:
                 self._set(self._states)
                 return function(*args, **kwargs)

@@ -10,18 +10,18 @@ One thread is also what lets a forked process answer. In the child, GNU's OpenMP
 forking thread had in the parent; work on one thread waits for none.
 """
 
-import contextlib
 import ctypes
 import functools
 import inspect
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import torch
-from threadpoolctl import LibController, ThreadpoolController
+from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +34,7 @@ def on_one_thread(kernel: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that torch and numpy use one thread in it.
 
     Calls may be nested, and other threads may be in such a function at the same time. Whatever the function raises, the
-    former numbers come back; so they do after a KeyboardInterrupt at any moment, which `one_thread` cannot say of its last.
+    former numbers come back, also after a KeyboardInterrupt at any moment.
 
     Parameters
     ----------
@@ -51,52 +51,49 @@ def on_one_thread(kernel: Callable[P, R]) -> Callable[P, R]:
             f"threads as the caller has. Decorate the function that iterates over it."
         )
 
+    # no context manager: an interruption between its call and its first line would leave the numbers as they are
     @functools.wraps(kernel)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        limit = _Limit(1)
-        try:
-            limit.enter()
-            return kernel(*args, **kwargs)
-        finally:
-            try:
-                limit.leave()
-            except BaseException:  # interrupted on the way out
-                limit.leave()
-                raise
+        return _within(_Limit(1), kernel, *args, **kwargs)
 
     return alone
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """A context in which torch, on the calling thread, and numpy use one thread: see `on_one_thread`."""
-    limit = _Limit(1)
-    try:
-        limit.enter()
-        yield
-    finally:
-        limit.leave()
+def on_callers_threads(kernel: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that, called within one that is `on_one_thread`, torch has as many threads as outside of that.
 
-
-@contextlib.contextmanager
-def callers_threads() -> Iterator[None]:
-    """A context within `one_thread` in which torch has the number of threads that the calling thread has outside of it.
-
-    numpy stays at one thread. The threads of OpenMP end with the context, so that a later fork finds none. A forked process
+    numpy stays at one thread. The threads of OpenMP end with the call, so that a later fork finds none. A forked process
     stays at one thread, since it cannot tell whether its parent had more.
-    """
-    if _here.outside is None or _process.forked:
-        yield
-        return
 
-    limit = _Limit(_here.outside)
+    Parameters
+    ----------
+    kernel : callable
+
+    Returns
+    -------
+    accompanied : callable
+    """
+
+    @functools.wraps(kernel)
+    def accompanied(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _here.outside is None or _process.forked:
+            return kernel(*args, **kwargs)
+        return _within(_Limit(_here.outside), kernel, *args, **kwargs)
+
+    return accompanied
+
+
+def _within(limit: "_Limit", kernel: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `kernel` between entering the limit and leaving it."""
     try:
         limit.enter()
-        yield
+        return kernel(*args, **kwargs)
     finally:
-        if _here.outside > 1 and not _process.forked:
-            _end_pool()
-        limit.leave()
+        try:
+            limit.leave()
+        except BaseException:  # interrupted on the way out, or before the first line of `leave`
+            limit.leave()
+            raise
 
 
 def process_lock() -> threading.RLock:
@@ -106,8 +103,11 @@ def process_lock() -> threading.RLock:
     again, and may fork.
     """
     lock = threading.RLock()
+
+    # Windows does not fork
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
     return lock
 
 
@@ -132,7 +132,7 @@ class _Process:
     Attributes
     ----------
     inside : set of int
-        Identifiers of the threads that are inside.
+        Identifiers of the threads that are inside. A set, not a count, so that to leave twice does no harm.
     before : list of int
         Number of each library when the first of them came in.
     forked : bool
@@ -150,27 +150,30 @@ class _Process:
         with self.lock:
             first = not self.inside
             if first:
-                self.before = [library.get_num_threads() for library in _openblas()]
+                self.before = [number() for number, _ in _openblas()]
 
+            # before any number changes, so that an interruption finds it to be put back
             self.inside.add(threading.get_ident())
             if first:
-                for library in _openblas():
-                    library.set_num_threads(1)
+                for _, set_number in _openblas():
+                    set_number(1)
 
     def leave(self) -> None:
-        """Count the calling thread no longer; a second call does no harm."""
+        """Count the calling thread no longer."""
         with self.lock:
+            # in this order, so that a call that was interrupted may be repeated
             if self.inside == {threading.get_ident()}:
                 self._put_back()
             self.inside.discard(threading.get_ident())
 
     def _put_back(self) -> None:
-        for library, n_threads in zip(_openblas(), self.before, strict=True):
-            library.set_num_threads(n_threads)
+        for (_, set_number), n_threads in zip(_openblas(), self.before, strict=True):
+            set_number(n_threads)
 
     def after_fork(self) -> None:
         """Forget, in the child, the threads that it does not have."""
         self.forked = True
+
         if self.inside and threading.get_ident() not in self.inside:
             self._put_back()
         self.inside &= {threading.get_ident()}
@@ -203,6 +206,8 @@ class _Limit:
 
         before = self.numbers.set(self.n_threads)
         _here.inside = self.n_threads
+
+        # the process is concerned by the outermost context alone
         if self.inside is None:
             _here.outside = before
             _process.enter()
@@ -212,8 +217,13 @@ class _Limit:
         if self.inside == self.n_threads:
             return
 
+        # not in a child that was forked meanwhile: there these threads have gone, and the call would wait for them
+        if self.n_threads > 1 and _here.inside == self.n_threads:
+            _end_pool()
+
         self.numbers.put_back()
         _here.inside = self.inside
+
         if self.inside is None:
             _here.outside = None
             _process.leave()
@@ -229,10 +239,13 @@ class _OwnNumbers:
     def set(self, n_threads: int) -> int:
         """Set both numbers to `n_threads` and return torch's former number."""
         library = _torch_library()
+
+        # which also makes a thread that is new to torch read its number
         self.openmp = torch.get_num_threads()
         library.omp_set_num_threads(n_threads)
         if torch.backends.mkl.is_available():
             self.mkl = library.MKL_Set_Num_Threads_Local(n_threads)
+
         return self.openmp
 
     def put_back(self) -> None:
@@ -263,6 +276,7 @@ class _TorchNumber:
         with self.lock:
             self.before = torch.get_num_threads()
             self._set_own(n_threads)
+
         return self.before
 
     def put_back(self) -> None:
@@ -273,6 +287,7 @@ class _TorchNumber:
 
     def _set_own(self, n_threads: int) -> None:
         of_new_threads = _elsewhere(torch.get_num_threads)
+
         try:
             torch.set_num_threads(n_threads)
         finally:
@@ -308,16 +323,24 @@ def _own_numbers() -> type[_OwnNumbers] | type[_TorchNumber] | type[_NoNumber]:
     if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return _NoNumber
 
-    names = ["omp_set_num_threads"]
-    if torch.backends.mkl.is_available():
-        names.append("MKL_Set_Num_Threads_Local")
-    found = all(hasattr(_torch_library(), name) for name in names)
-    return _OwnNumbers if found and _is_torchs(_torch_library()) else _TorchNumber
+    # Windows looks up no library behind the one it is given, and some builds keep MKL's names to themselves
+    library = _torch_library()
+    if not hasattr(library, "omp_set_num_threads"):
+        return _TorchNumber
+    if torch.backends.mkl.is_available() and not hasattr(library, "MKL_Set_Num_Threads_Local"):
+        return _TorchNumber
+
+    # a process may hold several copies of OpenMP
+    if not _is_torchs(library):
+        return _TorchNumber
+
+    return _OwnNumbers
 
 
 def _is_torchs(library: ctypes.CDLL) -> bool:
-    """Whether OpenMP's functions in `library` are those that torch uses: a process may hold several copies."""
+    """Whether OpenMP's functions in `library` are those that torch uses."""
     before = torch.get_num_threads()
+
     try:
         library.omp_set_num_threads(before + 1)
         return torch.get_num_threads() == before + 1
@@ -328,17 +351,31 @@ def _is_torchs(library: ctypes.CDLL) -> bool:
 def _end_pool() -> None:
     """Let the threads end that GNU's OpenMP keeps for the calling thread; its number of threads is then the default.
 
-    Other OpenMP libraries, which end the threads of the whole process, mind forks themselves.
+    Other OpenMP libraries would end the threads of the whole process, and mind forks themselves.
     """
     library = _torch_library()
+
+    # LLVM's and Intel's have this function
     if hasattr(library, "omp_pause_resource") and not hasattr(library, "__kmpc_fork_call"):
         library.omp_pause_resource(PAUSE_HARD, library.omp_get_initial_device())
 
 
 @functools.cache
-def _openblas() -> list[LibController]:
-    """The copies of OpenBLAS in the process; finding them takes milliseconds."""
-    return ThreadpoolController().select(internal_api="openblas").lib_controllers
+def _openblas() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    """What tells the number of threads of each OpenBLAS in the process, and what sets it; to find them takes milliseconds.
+
+    Not by `threadpoolctl.threadpool_limits`, which in newer versions does nothing on any thread but the first that used it. An
+    OpenBLAS that stands on OpenMP is left out: its number is OpenMP's.
+    """
+    functions = []
+    for library in ThreadpoolController().select(internal_api="openblas").lib_controllers:
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+            getter = getattr(library.dynlib, f"{prefix}openblas_get_num_threads{suffix}", None)
+            setter = getattr(library.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None)
+            if getter and setter and library.threading_layer != "openmp":
+                functions.append((getter, setter))
+
+    return functions
 
 
 _here = _Here()

@@ -327,15 +327,15 @@ def test_values_without_names_after_names_are_a_warning():
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_latent_points_of_the_wrong_width_are_refused(width):
-    with pytest.raises(ValueError, match=f"Z has {width} columns, but the model has latent_dim=2"):
+    with pytest.raises(ValueError, match=f"X has {width} columns, but the model has latent_dim=2"):
         quick().fit(X).inverse_transform(np.zeros((2, width)))
 
 
 @pytest.mark.parametrize(
     ("Z", "words"),
     [
-        ([[np.nan, 0.0]], "Z contains NaN"),
-        ([[np.inf, 0.0]], "Z contains infinity"),
+        ([[np.nan, 0.0]], "X contains NaN"),
+        ([[np.inf, 0.0]], "X contains infinity"),
         ([0.0, 0.0], "Expected 2D array"),
         (np.zeros((0, 2)), "0 sample"),
         ([["a", "b"]], "could not convert string"),

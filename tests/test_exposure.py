@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference import in_float64
 from scipy import stats
 from sklearn.base import clone
 from sklearn.linear_model import PoissonRegressor
+from tables import kinds_of
 
 from skvae import VAEEstimator
+from skvae.fitting import encode_rows, make_network, read_rows
+from skvae.inference import generate
 
-KINDS = ["poisson", "negative_binomial"]
+KINDS = ["poisson", "negative_binomial", "zero_inflated_negative_binomial"]
 DECODERS = ["factorized", "autoregressive"]
 
 
@@ -39,7 +43,7 @@ def test_rate_of_a_linear_model_is_that_of_a_poisson_regression(kind):
     # a large beta leaves z nothing to say
     vae = quick(kind, hidden_layer_sizes=(), beta=100.0, max_iter=60, early_stopping=False).fit(X)
     decoded = vae.inverse_transform(np.zeros((1, 2)))
-    values = vae._table.decode(vae.module_.generate(torch.zeros(1, 2)).double().numpy())[0]
+    values = vae._fitted.table.decode(generate(vae.module_, torch.zeros(1, 2)).double().numpy())[0]
     nothing = np.zeros((len(X), 1))
     regression = PoissonRegressor(alpha=0).fit(nothing, X["claims"] / X["years"], sample_weight=X["years"])
     log_rate = np.log(X["claims"].sum() / X["years"].sum())
@@ -52,9 +56,9 @@ def test_rate_of_a_linear_model_is_that_of_a_poisson_regression(kind):
 def test_training_starts_at_the_rate_of_all_rows(decoder):
     X = policies()
     vae = quick(decoder=decoder)
-    vae._check_parameters()
-    x, weight = vae._encode_training_rows(X, None, reset=True, vary=False)
-    module = vae._build(x, weight, 0)
+    table, values, weight = read_rows(vae, X, None, None, may_vary=True)
+    rows, _ = encode_rows(table, values, weight, "cpu")
+    module = make_network(vae, table, rows, vae.hidden_layer_sizes, 0)
     bias = float(module.decoder.layers[-1].bias[0].detach())
     assert np.exp(bias) / X["years"].mean() == pytest.approx(X["claims"].sum() / X["years"].sum(), rel=1e-5)
 
@@ -120,9 +124,10 @@ def test_decoded_counts_are_the_mean_at_the_decoded_exposure():
     vae = quick(decoder="factorized").fit(X)
     Z = np.random.default_rng(0).normal(size=(20, 2))
     z = torch.from_numpy(Z)
-    values = vae._table.decode(vae._module_for(z).generate(z).numpy())
+    module = in_float64(vae.module_)
+    values = vae._fitted.table.decode(generate(module, z).numpy())
     with torch.no_grad():
-        rate = torch.exp(vae._module_for(z).decode(z)[:, 0]).numpy() / X["years"].mean()
+        rate = torch.exp(module.decode(z)[:, 0]).numpy() / X["years"].mean()
     np.testing.assert_allclose(values[:, 1], rate * values[:, 2], rtol=1e-6)
     np.testing.assert_array_equal(vae.inverse_transform(Z)["claims"], np.rint(values[:, 1]))
 
@@ -151,8 +156,9 @@ def test_rows_without_a_count_need_no_exposure(decoder):
 def test_the_exposure_is_known_by_index_and_drawn_before_the_counts():
     X = policies()
     vae = quick(exposure=-1, likelihood={"poisson": [1]}).fit(X.to_numpy())
-    layout = vae._table.layout_
-    assert [vae._table.parts_[i][1] for i in np.argsort(layout.rank)] == [0, 2, 1]
+    table = vae._fitted.table
+    layout = table.layout
+    assert [table.owners[i] for i in np.argsort(layout.rank)] == [0, 2, 1]
     assert layout.exposure.column == 2
     np.testing.assert_array_equal(vae.score_samples(X.to_numpy()), quick().fit(X).score_samples(X))
 
@@ -178,7 +184,7 @@ def test_one_kind_for_all_columns_leaves_the_exposure_a_number():
     X = policies()[["claims", "years"]].assign(visits=1)
     X["visits"] = np.random.default_rng(1).poisson(2 * X["years"])
     vae = quick(likelihood="poisson").fit(X)
-    assert vae._table.kinds_.tolist() == ["poisson", "quantile_normal", "poisson"]
+    assert kinds_of(vae._fitted.table) == ["poisson", "quantile_normal", "poisson"]
 
 
 def test_held_out_rows_are_likelier_with_their_exposure():
@@ -200,9 +206,9 @@ def test_weights_are_repetitions():
     X = policies(200)
     weight = np.random.default_rng(0).integers(1, 4, 200)
     settings = {"early_stopping": False, "max_iter": 3}
-    table = quick(**settings).fit(X, sample_weight=weight)._table
-    repeated = quick(**settings).fit(X.loc[np.repeat(X.index, weight)])._table
-    assert table.layout_.exposure.log_mean == pytest.approx(repeated.layout_.exposure.log_mean, rel=1e-12)
+    table = quick(**settings).fit(X, sample_weight=weight)._fitted.table
+    repeated = quick(**settings).fit(X.loc[np.repeat(X.index, weight)])._fitted.table
+    assert table.layout.exposure.log_mean == pytest.approx(repeated.layout.exposure.log_mean, rel=1e-12)
 
 
 def test_fitted_models_are_pickled_cloned_and_go_on(fitted):

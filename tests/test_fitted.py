@@ -1,402 +1,229 @@
-"""A fitted model: what it shows, what it answers, and the plain state that it is pickled as."""
+"""A fitted model is kept as plain data: by pickle where its library of frames is missing, by skops, and by copies."""
 
 import copy
-import dataclasses
 import io
 import pickle
-from numbers import Number
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import torch
-from fits import answers, as_plain, quick, table
-from sklearn.datasets import load_iris
+import skops.io
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tables import FRAMES, LETTERS, NUMBERS, STAMPS, N, assert_same
 
-import skvae.fitted
-from skvae.fitted import FittedModel, Latents, fit_density
-from skvae.model.latent import LATENT_DENSITIES, LatentDensity
-
-X = table()
+from skvae import VAEEstimator
+from skvae.fitted import FittedModel
 
 
-class Halved(torch.nn.Module):
-    """A network of one's own, with a buffer, a dropout and a shared layer."""
-
-    def __init__(self, n_inputs, n_outputs):
-        super().__init__()
-        self.register_buffer("factor", torch.tensor(0.5))
-        self.first = torch.nn.Linear(n_inputs, 5)
-        self.last = torch.nn.Linear(5, n_outputs)
-        self.dropout = torch.nn.Dropout(0.3)
-
-    def forward(self, x):
-        return self.last(self.factor * self.dropout(torch.tanh(self.first(x))))
+def quick(**params):
+    return VAEEstimator(2, **{"hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0, **params})
 
 
-def counts_and_dates(n=60):
-    """A frame with every sort of column that a table may have."""
-    rng = np.random.default_rng(3)
-    frame = table(n, seed=3)
-    frame["visits"] = rng.poisson(2, n)
-    frame["claims"] = rng.negative_binomial(2, 0.4, n) * (rng.uniform(size=n) < 0.5)
-    frame["years"] = rng.uniform(0.5, 3, n)
-    frame["member"] = rng.uniform(size=n) < 0.4
-    frame["since"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D")
-    frame["size"] = pd.Categorical(rng.choice(["s", "m"], n), categories=["s", "m", "l"], ordered=True)
-    return frame
+def numbers(n=100, n_columns=3):
+    return np.random.default_rng(0).normal(size=(n, n_columns))
 
 
-KINDS = {
-    "poisson": ["visits"],
-    "zero_inflated_negative_binomial": ["claims"],
-    "quantile_normal": ["height"],
-}
+def mixed(n=1100):
+    """A frame of pandas with holes, spikes, levels, flags and times."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "height": hidden + rng.normal(size=n),
+            "income": np.where(rng.uniform(size=n) < 0.3, 0.0, np.round(1000 * np.exp(hidden), 2)),
+            "age": pd.array(np.clip(40 + 12 * hidden, 18, 90).astype(int), dtype="Int64"),
+            "city": pd.Categorical(np.array(["Ulm", "Bonn", "Kiel"])[rng.integers(0, 3, n)]),
+            "note": pd.Series(np.array(["yes", "no"])[rng.integers(0, 2, n)], dtype=object),
+            "smoker": pd.array(hidden > 0, dtype="boolean"),
+            "seen": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D"),
+        }
+    )
+    return frame.mask(rng.uniform(size=frame.shape) < 0.1)
+
+
+def policies(n=200):
+    years = np.linspace(0.5, 3, n)
+    return pd.DataFrame({"claims": np.random.default_rng(0).poisson(years), "years": years})
+
+
+def odd_levels():
+    """A frame of levels that are objects of pandas."""
+    four = np.arange(N) % 4
+    return pd.DataFrame({"x": NUMBERS, "range": pd.cut(NUMBERS, 4), "time": pd.Categorical(STAMPS[four])})
+
 
 MODELS = {
-    "plain": lambda: quick().fit(X),
-    "array": lambda: quick().fit(load_iris().data),
-    "float32": lambda: quick().fit(load_iris().data.astype(np.float32)),
-    "linear": lambda: quick(hidden_layer_sizes=()).fit(X),
-    "autoregressive": lambda: quick(decoder="autoregressive").fit(X),
-    "polars": lambda: quick().fit(pl.from_pandas(X)),
-    "kinds": lambda: quick(likelihood=KINDS, exposure="years").fit(counts_and_dates()),
-    "kinds in order": lambda: quick(likelihood=KINDS, exposure="years", decoder="autoregressive").fit(
-        counts_and_dates()
-    ),
-    "stream": lambda: quick().partial_fit(X).partial_fit(table(seed=1)),
-    "weighted": lambda: quick().fit(X, sample_weight=np.arange(60) % 3),
+    "default": lambda: (VAEEstimator(max_iter=2, random_state=0), numbers()),
+    "autoregressive": lambda: (quick(), mixed()),
+    "polars": lambda: (quick(decoder="autoregressive"), FRAMES["polars"]()),
+    "every dtype of pandas": lambda: (quick(), FRAMES["pandas"]()),
+    "exposure": lambda: (quick(exposure="years", likelihood={"poisson": ["claims"]}), policies()),
+    "zero inflated": lambda: (quick(likelihood={"zero_inflated_negative_binomial": ["claims"]}), policies()),
+    "linear": lambda: (quick(hidden_layer_sizes=(), likelihood="normal"), numbers()),
+    "levels of pandas": lambda: (quick(), odd_levels()),
+    "float32": lambda: (quick(), numbers().astype(np.float32)),
+    "numbered columns": lambda: (quick(), pd.DataFrame(numbers(), columns=[4, 5, 6])),
 }
-
-TABLES = {"array": load_iris().data, "float32": load_iris().data.astype(np.float32), "polars": pl.from_pandas(X)}
-
-
-def rows_of(model):
-    return TABLES.get(model, counts_and_dates() if "kinds" in model else X)
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def model(request):
-    """Name and estimator of each fitted model."""
-    return request.param, MODELS[request.param]()
+def fitted(request):
+    """A fitted model and its rows."""
+    vae, X = MODELS[request.param]()
+    return vae.fit(X), X
 
 
-# ------------------------------------------------------------------------------------------------------ public attributes
+def assert_answers_alike(one, other, X):
+    """Two models say the same of rows, to the bit, and go on to the same."""
+    np.testing.assert_array_equal(one.transform(X), other.transform(X))
+    np.testing.assert_array_equal(one.score_samples(X), other.score_samples(X))
+    assert_same(one.reconstruct(X), other.reconstruct(X), rtol=0)
+    for density in (None, "aggregated_posterior"):
+        rows = one.sample(5, latent_density=density, random_state=1)
+        assert_same(rows, other.sample(5, latent_density=density, random_state=1), rtol=0)
+    assert_same(one.impute(X[:20]), other.impute(X[:20]), rtol=0)
 
 
-def test_likelihood_names_the_kind_of_every_column():
-    assert quick().fit(X).likelihood_ == {
-        "height": "normal",
-        "weight": "normal",
-        "city": "categorical",
-        "planet": "constant",
-    }
-    vae = quick(likelihood=KINDS, exposure="years").fit(counts_and_dates())
-    assert vae.likelihood_ == {
-        "height": "quantile_normal",
-        "weight": "normal",
-        "city": "categorical",
-        "planet": "constant",
-        "visits": "poisson",
-        "claims": "zero_inflated_negative_binomial",
-        "years": "quantile_normal",
-        "member": "bernoulli",
-        "since": "normal",
-        "size": "categorical",
-    }
-    assert list(vae.likelihood_) == list(vae.feature_names_in_)
+def assert_goes_on_alike(one, other, X):
+    """Two models learn the same from further rows."""
+    one.partial_fit(X), other.partial_fit(X)
+    np.testing.assert_array_equal(one.transform(X), other.transform(X))
 
 
-def test_likelihood_of_arrays_is_by_position():
-    rng = np.random.default_rng(0)
-    array = np.column_stack([rng.normal(size=40), rng.integers(0, 2, 40), np.full(40, 7), rng.integers(0, 4, 40)])
-    vae = quick(categorical_features=[3], likelihood={"negative_binomial": []}).fit(array)
-    assert vae.likelihood_ == {0: "normal", 1: "bernoulli", 2: "constant", 3: "categorical"}
-    assert all(type(position) is int for position in vae.likelihood_)
+# ---------------------------------------------------------------------------------------------------------------- skops
 
 
-def test_likelihood_says_what_auto_took_by_the_number_of_rows():
-    rng = np.random.default_rng(0)
-    for n, kind in ((999, "normal"), (1000, "quantile_normal")):
-        vae = quick(max_iter=1, batch_size=500).fit(rng.normal(size=(n, 1)))
-        assert vae.likelihood_ == {0: kind}
+def through_skops(model):
+    """A model written and read, with trust in types of this package only."""
+    written = skops.io.dumps(model)
+    untrusted = skops.io.get_untrusted_types(data=written)
+    assert [name for name in untrusted if not name.startswith("skvae.")] == []
+    return skops.io.loads(written, trusted=untrusted)
 
 
-@pytest.mark.parametrize(
-    ("decoder", "n", "shown"),
-    [
-        ("auto", 999, "factorized"),
-        ("auto", 1000, "autoregressive"),
-        ("factorized", 1000, "factorized"),
-        ("autoregressive", 50, "autoregressive"),
-        (Halved, 1000, "factorized"),
-        (torch.nn.Linear(2, 2), 50, "factorized"),
-    ],
-)
-def test_decoder_is_shown_as_it_was_fitted(decoder, n, shown):
-    vae = quick(decoder=decoder, max_iter=1, batch_size=500, likelihood={"normal": [0, 1]})
-    assert vae.fit(np.random.default_rng(0).normal(size=(n, 2))).decoder_ == shown
+def test_skops_needs_trust_in_types_of_this_package_only(fitted):
+    vae, X = fitted
+    again = through_skops(vae)
+    assert type(again) is VAEEstimator
+    assert again.get_params() == vae.get_params()
+    assert again.likelihood_ == vae.likelihood_
+    assert again.loss_curve_ == vae.loss_curve_
+    assert_answers_alike(again, vae, X)
+    # densities that were asked for come along
+    assert_answers_alike(through_skops(vae), vae, X)
+    assert_goes_on_alike(again, copy.deepcopy(vae), X)
 
 
-@pytest.mark.parametrize("stated", ["auto", *LATENT_DENSITIES])
-@pytest.mark.parametrize("hidden", [(), (6,)], ids=["linear", "deep"])
-def test_latent_density_is_shown_by_its_name(stated, hidden):
-    vae = quick(latent_density=stated, hidden_layer_sizes=hidden, max_iter=1).fit(table(150))
-    expected = stated
-    if stated == "auto":
-        expected = "mixture" if hidden else "prior"
-    assert vae.latent_density_name_ == expected
-    assert vae.latent_density_.name == expected
+def test_skops_keeps_a_stream():
+    X = numbers()
+    vae = quick().partial_fit(X[:50]).partial_fit(X[50:])
+    again = through_skops(vae)
+    assert_answers_alike(again, vae, X)
+    assert_goes_on_alike(again, vae, X)
 
 
-def test_a_mixture_of_few_rows_is_one_normal():
-    vae = quick(latent_density="mixture").fit(X)
-    assert vae.latent_density_name_ == "mixture"
-    assert vae.latent_density_.name == "gaussian"
+def test_skops_keeps_a_model_in_a_pipeline():
+    X = numbers()
+    pipeline = make_pipeline(StandardScaler(), quick()).fit(X)
+    again = through_skops(pipeline)
+    np.testing.assert_array_equal(again.transform(X), pipeline.transform(X))
+    assert again.score(X) == pipeline.score(X)
 
 
-def test_attributes_are_those_of_the_history(model):
-    _, vae = model
-    shown = vae._fitted.attributes()
-    assert all(
-        vars(vae)[name] is value or vars(vae)[name] == value for name, value in shown.items() if name != "kl_per_unit_"
-    )
-    assert vae.n_iter_ == len(vae.loss_curve_)
-    assert all(type(loss) is float for loss in vae.loss_curve_)
-    if vae.validation_scores_ is None:
-        assert vae.best_validation_score_ is None
-    else:
-        assert vae.best_validation_score_ == max(vae.validation_scores_)
+# --------------------------------------------------------------------------------------------------------------- pickles
 
 
-def test_a_fitted_model_cannot_be_changed():
-    fitted = quick().fit(X)._fitted
-    for name in ("network", "table", "density_name"):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(fitted, name, None)
+def test_pickles_and_copies_answer_alike(fitted):
+    vae, X = fitted
+    for again in (pickle.loads(pickle.dumps(vae)), copy.deepcopy(vae)):
+        assert_answers_alike(again, vae, X)
+        assert_goes_on_alike(again, copy.deepcopy(vae), X)
 
 
-# --------------------------------------------------------------------------------------------------------------- densities
+def test_pickles_hold_no_class_of_another_library(fitted):
+    names = set()
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module, name):
+            names.add(module.split(".")[0])
+            return super().find_class(module, name)
+
+    Reader(io.BytesIO(pickle.dumps(fitted[0]))).load()
+    assert names <= {"skvae", "numpy", "builtins", "collections"}
 
 
-def test_a_density_is_fitted_when_it_is_first_asked_for(monkeypatch):
-    fitted = []
+WITHOUT = """
+import importlib.abc, pickle, sys, warnings
+import numpy as np
 
-    def counted(name, latents, seed):
-        fitted.append(name)
-        return fit_density(name, latents, seed)
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
-    monkeypatch.setattr(skvae.fitted, "fit_density", counted)
-    vae = quick(latent_density="gaussian").fit(X)
-    vae.transform(X)
-    vae.reconstruct(X)
-    vae.inverse_transform(vae.transform(X))
-    assert fitted == []
-
+sys.meta_path.insert(0, Missing())
+warnings.simplefilter("ignore")
+with open({model!r}, "rb") as file:
+    vae = pickle.load(file)
+X = np.load({rows!r}, allow_pickle=True)
+Z, score = vae.transform(X), vae.score_samples(X)
+assert not {missing!r} & {{name.split(".")[0] for name in sys.modules}}
+np.savez({answers!r}, Z=Z, score=score)
+try:
     vae.sample(3)
-    vae.score(X)
-    vae.impute(X)
-    assert vae.latent_density_ is vae.latent_density_ is vae._fitted.density("gaussian")
-    assert fitted == ["gaussian"]
-
-    for name in LATENT_DENSITIES:
-        assert vae._fitted.density(name) is vae._fitted.density(name)
-        assert isinstance(vae._fitted.density(name), LatentDensity)
-    assert sorted(fitted) == sorted(LATENT_DENSITIES)
-
-    # the cache is the model's own, and a refit begins without one
-    vae.fit(X)
-    assert vae._fitted.densities == {}
-
-
-def test_an_unknown_density_is_refused_and_not_kept():
-    fitted = quick().fit(X)._fitted
-    with pytest.raises(ValueError, match=r"latent_density must be one of 'auto'.*got 'normal'"):
-        fitted.density("normal")
-    assert fitted.densities == {}
-
-
-def test_latents_of_a_stream_are_thinned_out_evenly(monkeypatch):
-    def latents(first, n):
-        points = np.arange(first, first + n, dtype=np.float32)
-        return Latents(points[:, None], -points[:, None], 2 * points)
-
-    monkeypatch.setattr(skvae.fitted, "ROWS", 6)
-    few = latents(0, 3).beside(latents(3, 3))
-    assert few.weight.tolist() == [0, 2, 4, 6, 8, 10]
-    many = latents(0, 6).beside(latents(6, 7))
-    assert many.z_mean[:, 0].tolist() == [0, 3, 6, 9, 12]
-    assert (many.z_std == -many.z_mean).all()
-    assert (many.weight == 2 * many.z_mean[:, 0]).all()
-
-
-# ----------------------------------------------------------------------------------------------------------------- answers
-
-
-def test_rows_encoded_some_at_a_time_have_the_answers_of_all_at_once(model, monkeypatch):
-    name, vae = model
-    rows = rows_of(name)
-    whole = [as_plain(answer) for answer in (vae.posterior(rows), vae.score_samples(rows))]
-    monkeypatch.setattr(skvae.fitted, "ROWS_AT_ONCE", 7)
-    values = vae._read(rows)
-    blocks = list(vae._fitted.encoded(values))
-    assert len(blocks) == -(-len(values) // 7)
-    assert max(len(x) for x, _ in blocks) <= 7
-    z_mean, z_std = vae.posterior(rows)
-    assert z_mean.shape == z_std.shape == (len(values), 2)
-    for now, before in zip((z_mean, z_std), vae._fitted.posterior(values), strict=True):
-        np.testing.assert_array_equal(now, before)
-    # products of fewer rows may round otherwise
-    np.testing.assert_allclose(vae.score_samples(rows), np.frombuffer(whole[1][2], dtype=whole[1][0]), rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_latents_have_the_precision_of_the_rows(dtype):
-    rows = load_iris().data.astype(dtype)
-    vae = quick().fit(rows)
-    z_mean, z_std = vae._fitted.posterior(rows)
-    assert z_mean.dtype == z_std.dtype == dtype
-    # the network itself stays as it was trained
-    assert {p.dtype for p in vae.module_.parameters()} == {torch.float32}
-
-
-def test_whole_numbers_beyond_single_precision_are_filled_exactly():
-    rng = np.random.default_rng(0)
-    number = 2**30 + rng.integers(0, 2**10, 80)
-    frame = pd.DataFrame({"number": number.astype(np.float64), "other": rng.normal(size=80)})
-    frame.loc[:9, "other"] = np.nan
-    filled = quick().fit(frame).impute(frame)
-    np.testing.assert_array_equal(filled["number"], number)
-
-
-def test_a_warning_of_few_proposals_points_to_the_call():
-    vae = quick(max_iter=40).fit(X)
-    with pytest.warns(UserWarning, match=r"The 50 rows given .* rest on only about \d+ different proposals") as caught:
-        vae.sample(50, given={"height": 40.0, "weight": 5000.0}, random_state=0)
-    assert caught[0].filename == __file__
-
-
-# ------------------------------------------------------------------------------------------------------------- plain state
-
-PLAIN = (str, Number, bool, type(None))
-
-
-def walk(thing, path="model", seen=None):
-    """Every object of a pickled state with the way to it; of the package's classes, what they are pickled as."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    yield path, thing
-
-    if isinstance(thing, dict):
-        for key, value in thing.items():
-            yield from walk(key, f"{path}: key", seen)
-            yield from walk(value, f"{path}[{key!r}]", seen)
-    elif isinstance(thing, list | tuple):
-        for i, value in enumerate(thing):
-            yield from walk(value, f"{path}[{i}]", seen)
-    elif type(thing).__module__.split(".")[0] == "skvae":
-        _, arguments, state, *_ = *thing.__reduce_ex__(4), None
-        yield from walk(list(arguments[1:]), f"{path}.new", seen)
-        yield from walk(state, f"{path}.state", seen)
-
-
-def is_plain(thing):
-    if isinstance(thing, np.ndarray):
-        return thing.dtype != object
-    if isinstance(thing, np.generic):
-        return False
-    if type(thing) in (dict, list, tuple) or isinstance(thing, PLAIN):
-        return True
-    return type(thing).__module__.split(".")[0] == "skvae" and not isinstance(thing, torch.nn.Module)
-
-
-def test_state_is_plain(model):
-    _, vae = model
-    for name in LATENT_DENSITIES:
-        vae._fitted.density(name)
-    odd = {path: type(thing) for path, thing in walk(vae._fitted) if not is_plain(thing)}
-    assert odd == {}
-
-
-def test_the_walk_finds_what_is_not_plain():
-    hidden = {"a": [("b", {"c": torch.zeros(1)})], "d": np.array([None]), "e": np.float64(1)}
-    assert [path for path, thing in walk(hidden) if not is_plain(thing)] == [
-        "model['a'][0][1]['c']",
-        "model['d']",
-        "model['e']",
-    ]
-
-
-class Asking(pickle.Unpickler):
-    """An unpickler that keeps the names of the modules that it is sent to."""
-
-    def __init__(self, pickled):
-        super().__init__(io.BytesIO(pickled))
-        self.modules = set()
-
-    def find_class(self, module, name):
-        self.modules.add(module.split(".")[0])
-        return super().find_class(module, name)
-
-
-def modules_of(thing):
-    """Modules whose objects the pickle of a thing asks for."""
-    asking = Asking(pickle.dumps(thing))
-    asking.load()
-    return asking.modules
-
-
-def test_pickle_asks_for_the_package_and_numpy_only(model):
-    _, vae = model
-    assert "torch" in modules_of(torch.zeros(1))
-    assert modules_of(vae._fitted) == {"skvae", "numpy"}
-    assert modules_of(vae) == {"skvae", "numpy"}
-
-
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda fitted: pickle.loads(pickle.dumps(fitted))], ids=str)
-def test_a_model_made_of_the_state_says_the_same_to_the_last_bit(model, how):
-    name, vae = model
-    rows = rows_of(name)
-    other = copy.copy(vae)
-    other._fitted = how(vae._fitted)
-    assert other._fitted is not vae._fitted
-    assert isinstance(other._fitted, FittedModel)
-    assert answers(other, rows) == answers(vae, rows)
-    assert other._fitted.densities.keys() == vae._fitted.densities.keys()
-
-    # nothing is shared with the original
-    with torch.no_grad():
-        for p in other.module_.parameters():
-            p.zero_()
-    assert answers(vae, rows) != answers(other, rows)
-
-
-@pytest.mark.parametrize("model_name", ["plain", "stream", "kinds"])
-def test_an_unpickled_model_goes_on_as_the_original_does(model_name):
-    vae = MODELS[model_name]()
-    other = pickle.loads(pickle.dumps(vae))
-    rows = rows_of(model_name)
-    assert answers(other.partial_fit(rows), rows) == answers(vae.partial_fit(rows), rows)
-    for one in (vae, other):
-        one.set_params(warm_start=True).fit(rows)
-    assert answers(other, rows) == answers(vae, rows)
+except ModuleNotFoundError as error:
+    print("sample:", error)
+"""
 
 
 @pytest.mark.parametrize(
-    "networks",
-    [{"encoder": Halved}, {"decoder": Halved}, {"encoder": Halved, "decoder": Halved}, {"encoder": torch.nn.Linear}],
-    ids=lambda networks: ", ".join(networks),
+    ("library", "missing"), [("pandas", {"pandas", "pyarrow"}), ("polars", {"polars", "pandas", "pyarrow"})]
 )
-def test_networks_of_ones_own_survive(networks):
-    vae = quick(**networks).fit(X)
-    for other in (pickle.loads(pickle.dumps(vae)), copy.deepcopy(vae)):
-        assert answers(other, X) == answers(vae, X)
-        assert not any(module.training for module in other.module_.modules())
-        assert answers(other.partial_fit(X), X) == answers(copy.deepcopy(vae).partial_fit(X), X)
+def test_a_model_of_frames_reads_arrays_where_the_library_is_missing(library, missing, tmp_path):
+    columns = {"x": NUMBERS, "letter": LETTERS.tolist(), "flag": NUMBERS > 3}
+    frame = pd.DataFrame(columns) if library == "pandas" else pl.DataFrame(columns)
+    vae = quick().fit(frame)
+    X = np.empty((N, 3), dtype=object)
+    X[:, 0], X[:, 1], X[:, 2] = columns.values()
+    model, rows, answers = (str(tmp_path / name) for name in ("model.pkl", "rows.npy", "answers.npz"))
+    with open(model, "wb") as file:
+        pickle.dump(vae, file)
+    np.save(rows, X)
+    code = WITHOUT.format(missing=missing, model=model, rows=rows, answers=answers)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert f"sample: No module named '{library}'" in run.stdout
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(np.load(answers)["Z"], vae.transform(X))
+        np.testing.assert_array_equal(np.load(answers)["score"], vae.score_samples(X))
+    np.testing.assert_array_equal(np.load(answers)["Z"], vae.transform(frame))
 
-    for role in networks:
-        own = getattr(vae.module_, role)
-        assert type(own if role == "encoder" else own.network) is networks[role]
+
+# --------------------------------------------------------------------------------------------------------- what is fitted
+
+
+def test_a_fitted_model_is_made_as_a_whole_and_shown():
+    vae = quick().fit(numbers())
+    model = vae._fitted
+    assert isinstance(model, FittedModel)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        model.seed = 3
+    for name, value in model.attributes().items():
+        assert getattr(vae, name) is value or getattr(vae, name) == value
+    assert vae.module_ is model.network
+    assert vae.likelihood_ == {0: "normal", 1: "normal", 2: "normal"}
+
+
+def test_rows_encoded_in_parts_have_the_numbers_of_all_at_once(monkeypatch):
+    X = numbers(300)
+    vae = quick(max_iter=20).fit(X)
+    whole = vae.transform(X), vae.score_samples(X)
+    monkeypatch.setattr("skvae.fitted.ROWS_AT_ONCE", 64)
+    np.testing.assert_allclose(vae.transform(X), whole[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(vae.score_samples(X), whole[1], rtol=1e-9)

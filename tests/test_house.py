@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "conditioning": {"model", "table", "threads"},
     "parameters": {"_sklearn", "model", "table"},
     "progress": {"engine"},
-    "fitted": {"conditioning", "engine", "inference", "model", "table", "threads"},
+    "fitted": {"conditioning", "engine", "inference", "model", "parameters", "table", "threads"},
     "fitting": {"_sklearn", "engine", "exceptions", "fitted", "model", "parameters", "progress", "table", "threads"},
     "scoring": {"_sklearn", "fitted", "parameters"},
     "estimator": {"_sklearn", "fitted", "fitting", "interpolation", "model", "parameters", "scoring", "table"},

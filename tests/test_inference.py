@@ -1,14 +1,15 @@
-"""The log-likelihood against densities known exactly, by quadrature, and by the slow twin."""
+"""The log-likelihood against exact densities, by quadrature, and by the slow twin."""
 
 import numpy as np
 import pytest
 import torch
 from layouts import LAYOUTS, rows_of
+from networks import shaken
 from reference import SlowVAE, importance_weighted_bound, in_float64
 from scipy import integrate, stats
 
 from skvae import VAEEstimator, inference
-from skvae.inference import log_likelihood, standard_normal_draws, truncated
+from skvae.inference import generate, log_likelihood, posterior, standard_normal_draws
 from skvae.model.latent import Prior
 from skvae.model.network import build_vae
 
@@ -36,8 +37,9 @@ def stated_moments(vae, X):
 
 
 def encoded(vae, X):
-    """Encoded rows, and which of their parts are known."""
-    return torch.from_numpy(vae._table.encode(X)), torch.from_numpy(vae._table.known(X))
+    """Encoded rows, and which of their parts are observed."""
+    rows = vae._fitted.table.encode(X)
+    return torch.from_numpy(rows.x), torch.from_numpy(rows.observed)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def curved():
     return {kind: fit(kind) for kind in ("normal", "bernoulli")}
 
 
-# ------------------------------------------------------------------------------------------------------ densities known
+# ------------------------------------------------------------------------------------------------------ exact densities
 
 
 def test_bound_reaches_the_exact_density_of_a_linear_model(linear):
@@ -175,41 +177,41 @@ def test_own_rows_score_as_quadrature_says(curved):
 def test_bound_is_that_of_the_twin_for_the_same_draws(curved):
     for X, vae in curved.values():
         module = in_float64(vae.module_)
-        x, known = encoded(vae, X[:7])
+        x, observed = encoded(vae, X[:7])
         draws = standard_normal_draws(16, 1, 0)
         expected = importance_weighted_bound(SlowVAE(module), x, draws)
         torch.testing.assert_close(
-            log_likelihood(module, x, known, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
+            log_likelihood(module, x, observed, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
         )
 
 
 @pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
 @pytest.mark.parametrize("kinds", ["missing", "gated", "exposure", "all"])
-def test_bound_over_known_parts_is_that_of_the_twin(kinds, decoder):
+def test_bound_over_observed_parts_is_that_of_the_twin(kinds, decoder):
     layout, sizes = LAYOUTS[kinds], {"latent_dim": 2, "hidden_layer_sizes": (7,), "activation": "tanh"}
     module = build_vae(layout, np.full(layout.width, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
     x, parts = rows_of(layout, 12)
-    known = ~torch.isnan(parts)
+    observed = ~torch.isnan(parts)
     draws = standard_normal_draws(8, 2, 0)
-    expected = importance_weighted_bound(SlowVAE(module), x, draws, known)
+    expected = importance_weighted_bound(SlowVAE(module), x, draws, observed)
     torch.testing.assert_close(
-        log_likelihood(module, x, known, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
+        log_likelihood(module, x, observed, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
     )
     # parts that never were missing at fit can be, later
-    known[::2, 0] = False
-    expected = importance_weighted_bound(SlowVAE(module), x, draws, known)
+    observed[::2, 0] = False
+    expected = importance_weighted_bound(SlowVAE(module), x, draws, observed)
     torch.testing.assert_close(
-        log_likelihood(module, x, known, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
+        log_likelihood(module, x, observed, draws, Prior(module.latent_dim)), expected, rtol=1e-9, atol=1e-9
     )
 
 
 def test_bound_is_that_of_plain_monte_carlo(curved):
     X, vae = curved["normal"]
     module = in_float64(vae.module_)
-    x, known = encoded(vae, X[:3])
+    x, observed = encoded(vae, X[:3])
     draws = torch.randn(3, 4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plain = importance_weighted_bound(SlowVAE(module), x, draws).numpy()
-    quasi = log_likelihood(module, x, known, standard_normal_draws(4096, 1, 1), Prior(1)).numpy()
+    quasi = log_likelihood(module, x, observed, standard_normal_draws(4096, 1, 1), Prior(1)).numpy()
     np.testing.assert_allclose(quasi, plain, atol=0.1)
 
 
@@ -250,11 +252,11 @@ def test_draws_follow_their_seed():
 def test_quasi_random_draws_scatter_less_than_independent_ones(curved):
     X, vae = curved["normal"]
     module = in_float64(vae.module_)
-    x, known = encoded(vae, X[:20])
+    x, observed = encoded(vae, X[:20])
     generator = torch.Generator().manual_seed(0)
-    quasi = [log_likelihood(module, x, known, standard_normal_draws(64, 1, seed), Prior(1)) for seed in range(20)]
+    quasi = [log_likelihood(module, x, observed, standard_normal_draws(64, 1, seed), Prior(1)) for seed in range(20)]
     plain = [
-        log_likelihood(module, x, known, torch.randn(64, 1, dtype=torch.float64, generator=generator), Prior(1))
+        log_likelihood(module, x, observed, torch.randn(64, 1, dtype=torch.float64, generator=generator), Prior(1))
         for _ in range(20)
     ]
     assert torch.stack(quasi).std(0).mean() < 0.5 * torch.stack(plain).std(0).mean()
@@ -300,26 +302,25 @@ def test_constant_columns_do_not_count(linear):
     np.testing.assert_array_equal(model.fit(with_constant).score_samples(with_constant), model.fit(X).score_samples(X))
 
 
-def test_a_number_is_imputed_by_the_mean_that_a_linear_model_states(linear):
-    vae, X, mean, covariance = linear
-    rows = X[:40].copy()
-    rows[:, 1] = np.nan
-    known = [0, 2, 3, 4]
-    slopes = np.linalg.solve(covariance[np.ix_(known, known)], covariance[known, 1])
-    expected = mean[1] + (rows[:, known] - mean[known]) @ slopes
-    error = vae.impute(rows, random_state=0)[:, 1] - expected
-    assert np.sqrt(np.mean(error**2)) < 0.2 * np.sqrt(covariance[1, 1] - covariance[known, 1] @ slopes)
+# ------------------------------------------------------------------------------------------------------------- in chunks
 
 
-def test_rows_encoded_in_parts_have_the_numbers_of_all_at_once(linear, monkeypatch):
-    vae, X, *_ = linear
-    whole = vae.transform(X), vae.score_samples(X)
-    monkeypatch.setattr("skvae.base.ROWS_PER_PART", 64)
-    np.testing.assert_allclose(vae.transform(X), whole[0], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(vae.score_samples(X), whole[1], rtol=1e-9)
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_chunks_of_rows_have_the_numbers_of_all_at_once(monkeypatch, decoder):
+    module = shaken("all", decoder=decoder)
+    x, _ = rows_of(LAYOUTS["all"], 50)
+    z = torch.randn(50, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    whole = *posterior(module, x), generate(module, z)
+    monkeypatch.setattr(inference, "ROWS_PER_CHUNK", 7)
+    for got, expected in zip((*posterior(module, x), generate(module, z)), whole, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_no_draw_has_more_than_a_cut_weight_before_they_sum_to_one_again():
-    weights = torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
-    expected = torch.tensor([[0.5, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
-    torch.testing.assert_close(truncated(weights), expected / expected.sum(1, keepdim=True))
+def test_posterior_holds_means_and_deviations():
+    module = shaken("all")
+    x, _ = rows_of(LAYOUTS["all"], 9)
+    z_mean, z_std = posterior(module, x)
+    with torch.no_grad():
+        expected, z_logvar = module.encode(x)
+    torch.testing.assert_close(z_mean, expected)
+    torch.testing.assert_close(2 * torch.log(z_std), z_logvar)

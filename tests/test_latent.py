@@ -1,6 +1,7 @@
 """Latent densities, and the rows of z drawn from them: their moments are those that the model states."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -250,28 +251,40 @@ def test_few_and_equal_posteriors_have_a_density(name, n):
 
 def test_the_model_keeps_posteriors_of_the_rows_and_fits_to_them(nonlinear, mixed):
     z_mean, z_std = nonlinear.posterior(mixed)
-    kept = nonlinear._density("aggregated_posterior")
+    kept = nonlinear._fitted.density("aggregated_posterior")
     np.testing.assert_allclose(kept.means, z_mean, atol=1e-5)
     np.testing.assert_allclose(kept.deviations, z_std, atol=1e-5)
-    assert nonlinear.latent_density_ is nonlinear._density("mixture")
+    assert nonlinear.latent_density_ is nonlinear._fitted.density("mixture")
 
 
 def test_a_linear_model_keeps_its_prior(linear):
     assert isinstance(linear[0].latent_density_, Prior)
 
 
+def score_under(vae, name, X):
+    """Mean log-likelihood of rows with another latent density than that of the fit."""
+    model = replace(vae._fitted, density_name=name)
+    return model.log_likelihood(np.asarray(X), 64, 0).mean()
+
+
 def test_scores_are_those_of_the_density_that_is_sampled(nonlinear, mixed):
     """E_p[log p(x)] is minus the entropy: it is largest for rows of the density itself (Gibbs' inequality)."""
-    means = {}
-    for scored in ("prior", "gaussian", "mixture"):
-        nonlinear.set_params(latent_density=scored)
-        for drawn in ("prior", "gaussian", "mixture"):
-            rows = nonlinear.sample(4000, latent_density=drawn, random_state=0)
-            means[scored, drawn] = nonlinear.score_samples(rows, n_draws=64).mean()
-    nonlinear.set_params(latent_density="auto")
-    for drawn in ("prior", "gaussian", "mixture"):
-        best = max(("prior", "gaussian", "mixture"), key=lambda scored: means[scored, drawn])
-        assert means[drawn, drawn] >= means[best, drawn] - 0.02
+    names = ("prior", "gaussian", "mixture")
+    assert score_under(nonlinear, "mixture", mixed) == nonlinear.score_samples(mixed, n_draws=64).mean()
+    for drawn in names:
+        rows = nonlinear.sample(4000, latent_density=drawn, random_state=0)
+        means = {scored: score_under(nonlinear, scored, rows) for scored in names}
+        assert len(set(means.values())) == 3
+        assert means[drawn] >= max(means.values()) - 0.02
+
+
+def test_a_parameter_set_after_the_fit_changes_no_density(mixed):
+    vae = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=2, random_state=0).fit(mixed)
+    expected = vae.score_samples(mixed), vae.sample(5, random_state=0)
+    vae.set_params(latent_density="prior", hidden_layer_sizes=())
+    assert vae.latent_density_name_ == "mixture"
+    np.testing.assert_array_equal(vae.score_samples(mixed), expected[0])
+    np.testing.assert_array_equal(vae.sample(5, random_state=0), expected[1])
 
 
 def test_mixture_finds_clusters_that_the_prior_misses():
@@ -284,7 +297,7 @@ def test_mixture_finds_clusters_that_the_prior_misses():
         rows = vae.sample(1000, latent_density=name, random_state=0)
         distance[name] = np.linalg.norm(rows[:, None] - centres, axis=-1).min(1).mean()
     assert distance["mixture"] < 0.7 * distance["prior"]
-    assert vae.score(X) > vae.set_params(latent_density="prior").score(X)
+    assert score_under(vae, "mixture", X) > score_under(vae, "prior", X)
 
 
 def test_a_stream_remembers_earlier_rows():
@@ -293,13 +306,13 @@ def test_a_stream_remembers_earlier_rows():
     vae = VAEEstimator(2, hidden_layer_sizes=(8,), random_state=0)
     for rows in np.array_split(X, 3):
         vae.partial_fit(rows)
-    assert len(vae._density("aggregated_posterior").means) == 300
+    assert len(vae._fitted.density("aggregated_posterior").means) == 300
     assert vae.sample(5, random_state=0).shape == (5, 3)
 
 
 def test_only_some_posteriors_are_kept(monkeypatch):
-    monkeypatch.setattr("skvae.base.ROWS", 50)
+    monkeypatch.setattr("skvae.fitting.ROWS", 50)
     vae = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=1, random_state=0).fit(
         np.random.default_rng(0).normal(size=(220, 3))
     )
-    assert 25 < len(vae._posteriors[0]) <= 50
+    assert 25 < len(vae._fitted.latents.z_mean) <= 50

@@ -7,7 +7,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skvae.engine.matmul import LARGE, product
-from skvae.threads import one_thread
+from skvae.threads import on_one_thread
 
 SHAPES = [(1, 1, 1), (1, 7, 4), (6, 1, 3), (5, 8, 1), (13, 33, 40), (130, 129, 128)]
 
@@ -64,6 +64,5 @@ def test_threads_of_numpy_are_held_and_put_back():
 
     with threadpool_limits(2, user_api="blas"):
         before = counts()
-        with one_thread():
-            assert set(counts()) <= {1}
+        assert set(on_one_thread(counts)()) <= {1}
         assert counts() == before

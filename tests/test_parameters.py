@@ -190,7 +190,9 @@ def test_seeds_are_plain_integers_that_follow_the_random_state():
     assert first != draw_seed(np.random.RandomState(1))
 
 
-@pytest.mark.parametrize("random_state", [0, np.int64(0), np.random.RandomState(0)], ids=repr)
+@pytest.mark.parametrize(
+    "random_state", [0, np.int64(0), np.random.RandomState(0)], ids=["int", "numpy int", "generator"]
+)
 def test_generators_follow_the_random_state(random_state):
     assert isinstance(random_state, Integral | np.random.RandomState)
     drawn = torch.rand(3, generator=make_generator(random_state))

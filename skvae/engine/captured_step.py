@@ -46,6 +46,7 @@ class CapturedStep(FlatStep):
         self, vae: VAE, penalty: float, adam_state: AdamState | None = None, capture: Capture = cuda_graph
     ) -> None:
         super().__init__(vae, penalty, adam_state)
+
         self.capture = capture
         self.repeats: dict[int, _Repeat] = {}
 
@@ -63,8 +64,10 @@ class CapturedStep(FlatStep):
             super().__call__(x, weight, noise, beta, learning_rate)
             return
 
+        # one graph for each number of rows: all of its shapes are fixed
         if n not in self.repeats:
             self.repeats[n] = _Repeat(super().__call__, x, weight, noise, self.capture)
+
         self.repeats[n](x, weight, noise, beta, learning_rate)
 
 
@@ -92,6 +95,7 @@ class _Repeat:
         self.weight = None if weight is None else torch.empty_like(weight)
         self.noise = torch.empty_like(noise)
         self.beta = x.new_empty(())
+
         # Adam reads its rate in single precision
         self.learning_rate = torch.empty((), dtype=torch.float32, device=x.device)
 
@@ -110,6 +114,8 @@ class _Repeat:
         if self.weight is not None and weight is not None:
             self.weight.copy_(weight)
         self.noise.copy_(noise)
+
+        # they change from step to step, but a graph holds the numbers it was captured with
         self.beta.fill_(beta)
         self.learning_rate.fill_(learning_rate)
 
@@ -118,6 +124,7 @@ class _Repeat:
 
 def _captured(call: Call, device: torch.device, capture: Capture) -> Call:
     """What repeats the call; the call itself, and a warning, if it cannot be captured."""
+    # an operation without a fixed launch, or a library that will not be captured
     try:
         return capture(call, device)
     except RuntimeError as error:
@@ -125,4 +132,5 @@ def _captured(call: Call, device: torch.device, capture: Capture) -> Call:
             f"Training goes on without a CUDA graph, and more slowly, since the step could not be captured: {error}"
         )
         warnings.warn(message, RuntimeWarning, stacklevel=2)
+
         return call

@@ -42,8 +42,11 @@ class FlatParameters:
 
         # of each matrix, with its bias
         self.shapes = [(layer.out_features, layer.in_features + 1) for layer in self.layers]
-        self.sizes = [n_out * n_in for n_out, n_in in self.shapes]
-        self.sizes += [p.numel() for p in self.own]
+        self.sizes = []
+        for n_out, n_in in self.shapes:
+            self.sizes.append(n_out * n_in)
+        for p in self.own:
+            self.sizes.append(p.numel())
 
     def zeros(self) -> torch.Tensor:
         """A flat tensor of zeros that has a place for each parameter."""
@@ -53,9 +56,13 @@ class FlatParameters:
 
     def matrices(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Views of a flat tensor, of shape (n_out, n_in + 1), layer by layer."""
-        places = flat.split(self.sizes)[: len(self.layers)]
+        matrices = []
 
-        return [place.view(shape) for place, shape in zip(places, self.shapes, strict=True)]
+        # the likelihood's own parameters stand behind the last matrix
+        for place, shape in zip(flat.split(self.sizes), self.shapes, strict=False):
+            matrices.append(place.view(shape))
+
+        return matrices
 
     def named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of a flat tensor by the names of the module's parameters, each in the shape of the parameter."""
@@ -134,16 +141,17 @@ class FlatStep:
     def _mask(self) -> torch.Tensor | None:
         """1 where a parameter is free and 0 where a weight of the decoder is cut, flat; None if all are free."""
         masks = self.vae.decoder.weight_masks()
-        if all(mask is None for mask in masks):
-            return None
-
         flat = self.parameters.zeros().fill_(1)
         matrices = self.parameters.matrices(flat)[-len(masks) :]
+        is_cut = False
+
         for matrix, mask in zip(matrices, masks, strict=True):
+            # a bias is never cut
             if mask is not None:
                 matrix[:, :-1] = mask
+                is_cut = True
 
-        return flat
+        return flat if is_cut else None
 
     def _load(self, adam_state: AdamState) -> None:
         exp_avg = self.parameters.named(self.exp_avg)
@@ -153,7 +161,7 @@ class FlatStep:
             exp_avg[name].copy_(torch.from_numpy(adam_state[name]["exp_avg"]))
             exp_avg_sq[name].copy_(torch.from_numpy(adam_state[name]["exp_avg_sq"]))
 
-        # all parameters had as many updates
+        # every parameter has had as many updates
         self.count.fill_(float(adam_state[name]["step"]))
 
     def _perceptrons(self) -> tuple[Perceptron, Perceptron]:

@@ -37,7 +37,8 @@ def product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Callable[[],
     Returns
     -------
     multiply : callable
-        To be called within `skvae.threads.one_thread`, and `numpy.errstate` if an overflow is no matter for a warning.
+        To be called within a function that is `skvae.threads.on_one_thread`, and `numpy.errstate` if an overflow is no matter
+        for a warning.
     """
     # numpy writes to rows that lie one after the other
     if not out.is_contiguous() and out.t().is_contiguous():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from skvae.engine.watch import State, Watch, copy_state
 from skvae.exceptions import DivergenceError
 from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
-from skvae.threads import callers_threads, on_one_thread
+from skvae.threads import on_callers_threads, on_one_thread
 
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
@@ -127,10 +126,14 @@ def train(
     step = make_step(vae, x, penalty, adam_state)
     loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch)
 
+    run = loop.run
+    if batches.n_rows * sum(p.numel() for p in vae.parameters()) >= WORK_PER_THREAD:
+        run = on_callers_threads(loop.run)
+
     try:
         # an overflow is found in the loss
-        with _threads(vae, batches), np.errstate(all="ignore"), torch.set_grad_enabled(step.by_autograd):
-            loop.run(n_epochs)
+        with np.errstate(all="ignore"), torch.set_grad_enabled(step.by_autograd):
+            run(n_epochs)
     except DivergenceError:
         _go_back(vae, watch, start)
         raise
@@ -186,6 +189,7 @@ class _Loop:
             self.take_steps()
             self.record_loss()
 
+            # the end may come between two looks
             is_last = epoch + 1 == n_epochs
             if self.watch is not None and (is_last or self.is_look_due(epoch)):
                 self.history.validation_scores.append(self.watch.look())
@@ -211,10 +215,13 @@ class _Loop:
         for rows, weight, noise in self.batches:
             beta = self.plan.beta(self.history.n_steps)
             rate = self.plan.rate(self.history.n_steps)
+
+            # dropout draws from torch's own generators
             if self.draws is None:
                 self.step(rows, weight, noise, beta, rate)
             else:
                 self.draws.run(self.step, rows, weight, noise, beta, rate)
+
             self.history.n_steps += 1
 
         if self.step.by_autograd:
@@ -225,6 +232,8 @@ class _Loop:
         # the only numbers of an epoch that are read back from the device
         nll, kl = self.step.pop_totals()
         n = len(self.batches.x)
+
+        # with the full weight of the KL term, so that epochs can be compared
         loss = nll / n + self.plan.full_beta * (kl / n)
         self.history.loss_curve.append(loss)
 
@@ -239,7 +248,9 @@ class _Loop:
 
     def descend(self, watch: Watch) -> None:
         """Go back to the best parameters, and on from there with ever smaller steps until the end."""
+        # at least one more epoch
         n_steps = max(len(self.batches), int(DESCENT * self.history.n_steps))
+
         watch.restore()
         self.plan.descend(self.history.n_steps, n_steps)
 
@@ -309,24 +320,16 @@ class Batches:
 
         for rows, own_noise in zip(order.split(self.n_rows), noise.split(self.n_rows, dim=1), strict=True):
             own_weight = None if self.weight is None else self.weight[rows]
+
             yield self.x.index_select(0, rows), own_weight, own_noise
 
 
 def _private_draws(vae: VAE, generator: torch.Generator) -> PrivateDraws | None:
-    """What modules of a user's draw from (dropout) in place of torch's own generators; None if there are none."""
+    """What modules of a user's draw from in place of torch's own generators; None if there are no such modules."""
     if not vae.has_custom_networks:
         return None
 
     return PrivateDraws(generator.initial_seed(), vae.device)
-
-
-def _threads(vae: VAE, batches: Batches) -> contextlib.AbstractContextManager[None]:
-    """As many threads as the caller has, where a step is work enough for them."""
-    work = batches.n_rows * sum(p.numel() for p in vae.parameters())
-    if work < WORK_PER_THREAD:
-        return contextlib.nullcontext()
-
-    return callers_threads()
 
 
 def _go_back(vae: VAE, watch: Watch | None, start: State) -> None:

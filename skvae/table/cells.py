@@ -96,11 +96,18 @@ def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
     Raises
     ------
     ValueError
-        If a column of texts has too many levels for a category.
+        If a column of texts has too many levels for a category, or cells have no order.
     """
     cells = _objects(column)
     n_observed = len(cells) - cells.count(None)
-    seen = set(cells) - {None}
+    try:
+        seen = set(cells) - {None}
+        # levels of several types do not compare
+        in_order = sorted(seen, key=lambda level: (type(level).__name__, level))
+    except TypeError as error:
+        raise ValueError(
+            f"Column {label} holds cells that cannot be levels of a category ({error}). Convert them to numbers or text."
+        ) from error
     _refuse_identifiers(seen, n_observed, label)
 
     # a level that only the dtype names counts as not seen
@@ -110,8 +117,7 @@ def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
         if len(ordered) == len(seen):
             return ordered
 
-    # levels of several types do not compare
-    return sorted(seen, key=lambda level: (type(level).__name__, level))
+    return in_order
 
 
 def read_cells(
@@ -198,24 +204,36 @@ def read_numbers(column: nw.Series | np.ndarray, label: str) -> np.ndarray:
 
 
 def _numbers_of_series(column: nw.Series, label: str) -> np.ndarray:
-    dtype = column.dtype
-    if dtype.is_temporal():
-        missing = column.is_null().to_numpy()
-        ticks = np.full(len(column), np.nan)
-        ticks[~missing] = column.drop_nulls().cast(nw.Int64).to_numpy()
-        return ticks
-
     # a frame of single precision keeps it
+    dtype = column.dtype
     if dtype == nw.Float32:
         return column.to_numpy()
 
     try:
+        if dtype.is_temporal():
+            missing = column.is_null().to_numpy()
+            ticks = np.full(len(column), np.nan)
+            ticks[~missing] = _ticks(column.drop_nulls())
+            return ticks
+
         return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
     except Exception as error:
         raise ValueError(
             f"Column {label} of dtype {dtype} cannot be read as numbers ({error}). Expected numbers, booleans, times or "
             f"categories."
         ) from error
+
+
+def _ticks(column: nw.Series) -> np.ndarray:
+    """Ticks of times, none missing, ndarray of int of shape (n,)."""
+    # arrow has 32-bit days, which it converts to nothing wider
+    if column.dtype == nw.Date:
+        return column.cast(nw.Int32).to_numpy()
+
+    # times of day are written in nanoseconds
+    if column.dtype == nw.Time and column.implementation.is_pyarrow():
+        column = column.cast(nw.Time)
+    return column.cast(nw.Int64).to_numpy()
 
 
 def _columns(X: Any) -> list:

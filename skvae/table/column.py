@@ -114,3 +114,26 @@ class Column:
         if facts["levels"] is not None:
             levels = [from_plain(level) for level in facts["levels"]]
         return cls(label, levels, kind, facts["has_missing"])
+
+    # ------------------------------------------------------------------------------------------------------------ pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Levels in their plain form, where they have one: a pickle then names no class of another library."""
+        state = dict(vars(self))
+        if self.levels is not None:
+            state["levels"] = [_plain_or_itself(level) for level in self.levels]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        levels = state["levels"]
+        if levels is not None:
+            # no level is a dict: those without a plain form come as they are
+            levels = [from_plain(level) for level in levels]
+        vars(self).update(state, levels=levels)
+
+
+def _plain_or_itself(level: Any) -> Any:
+    try:
+        return to_plain(level)
+    except ValueError:
+        return level

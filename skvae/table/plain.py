@@ -92,13 +92,15 @@ def _plain_of_pandas(value: Any) -> Any:
         return [to_plain(value.left), to_plain(value.right), value.closed]
     if name == "Period":
         return [str(value), value.freqstr]
+    # ticks of its own unit: in nanoseconds, times far from today overflow
+    ticks = int(value.asm8.astype(np.int64))
     if name == "Timedelta":
-        return [value.as_unit("ns").value, value.unit]
+        return [ticks, value.unit]
 
     zone = None
     if value.tz is not None:
         zone = str(value.tz)
-    return [value.as_unit("ns").value, value.unit, zone]
+    return [ticks, value.unit, zone]
 
 
 def _pandas_value(name: str, arguments: list) -> Any:
@@ -110,8 +112,11 @@ def _pandas_value(name: str, arguments: list) -> Any:
         text, frequency = arguments
         return pandas.Period(text, freq=frequency)
     if name == "Timedelta":
-        nanoseconds, unit = arguments
-        return pandas.Timedelta(nanoseconds, unit="ns").as_unit(unit)
+        ticks, unit = arguments
+        return pandas.Timedelta(np.timedelta64(ticks, unit))
 
-    nanoseconds, unit, zone = arguments
-    return pandas.Timestamp(nanoseconds, unit="ns", tz=zone).as_unit(unit)
+    ticks, unit, zone = arguments
+    moment = pandas.Timestamp(np.datetime64(ticks, unit))
+    if zone is None:
+        return moment
+    return moment.tz_localize("UTC").tz_convert(zone)

@@ -109,7 +109,7 @@ class Schema:
 
         if self.library == "polars":
             return _write_polars(cells, schema)
-        return nw.from_dict(cells, schema, backend=self._backend()).to_native()
+        return _write_others(cells, schema, self._backend())
 
     def _backend(self) -> Any:
         return importlib.import_module(str(self.library))
@@ -213,6 +213,9 @@ def _describe_pandas(dtype: Any) -> dict:
     if isinstance(dtype, pandas.StringDtype):
         has_na = dtype.na_value is pandas.NA
         return {"type": "string", "storage": dtype.storage, "has_na": has_na}
+    if str(dtype) == "string[pyarrow]":
+        # the one dtype of arrow whose name is also that of another dtype
+        return {"type": "arrow string"}
 
     # most dtypes have a name that stands for all of them
     try:
@@ -233,9 +236,12 @@ def _pandas_dtype(description: dict) -> Any:
         if description["has_na"]:
             return pandas.StringDtype(description["storage"], na_value=pandas.NA)
         return pandas.StringDtype(description["storage"], na_value=np.nan)
+    if description["type"] == "arrow string":
+        return pandas.ArrowDtype(importlib.import_module("pyarrow").string())
 
     levels = [from_plain(level) for level in description["categories"]]
-    categories = pandas.Index(levels, dtype=_pandas_dtype(description["of"]))
+    # levels may be tuples, which are no names of a MultiIndex
+    categories = pandas.Index(levels, dtype=_pandas_dtype(description["of"]), tupleize_cols=False)
     return pandas.CategoricalDtype(categories, ordered=description["ordered"])
 
 
@@ -254,7 +260,10 @@ def _cast(column: np.ndarray, type_name: str) -> np.ndarray:
     if type_name == "Boolean":
         return column > 0.5
     if "Int" in type_name:
-        return _as_integers(column, np.iinfo(type_name.lower()))
+        # numpy has no integers of 128 bits
+        return _as_integers(column, np.iinfo(type_name.lower().replace("128", "64")))
+    if type_name == "Date":
+        return np.rint(column).astype(np.int32)
     if type_name in TEMPORAL:
         return np.rint(column).astype(np.int64)
     return column
@@ -279,9 +288,28 @@ def _write_polars(columns: dict[str, np.ndarray], schema: dict) -> Any:
         cells: Any = column
         if column.dtype == object:
             cells = column.tolist()
-        series.append(polars.Series(name, cells).cast(empty.schema[name]))
+        own = polars.Series(name, cells)
+
+        # nothing can be cast to the dtype of any object
+        dtype = empty.schema[name]
+        if dtype == polars.Object:
+            own = polars.Series(name, cells, dtype=dtype)
+        series.append(own.cast(dtype))
 
     return polars.DataFrame(series)
+
+
+def _write_others(columns: dict[str, np.ndarray], schema: dict, backend: Any) -> Any:
+    """A frame of another library from columns of cells and dtypes of narwhals."""
+    series = []
+    for name, column in columns.items():
+        own = nw.new_series(name, column, backend=backend)
+        # what narwhals does not know has the type of its cells
+        if schema[name] != nw.Unknown:
+            own = own.cast(schema[name])
+        series.append(own)
+
+    return nw.from_dict(dict(zip(columns, series, strict=True)), backend=backend).to_native()
 
 
 def _pandas_series(pandas: Any, column: np.ndarray, dtype: Any) -> Any:

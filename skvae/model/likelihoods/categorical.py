@@ -73,7 +73,10 @@ class Categorical(Block):
 
         for levels, ordered in zip(self.n_levels, self.n_ordered, strict=True):
             curve = cosines(ordered)
-            waves.append(F.pad(curve, (0, 0, 0, levels - ordered)))  # (levels, n_waves), 0 at levels behind the curve
+
+            # not by `pad`, which older releases of torch refuse for a curve without waves
+            behind = curve.new_zeros(levels - ordered, curve.shape[1])
+            waves.append(torch.cat([curve, behind]))  # (levels, n_waves), 0 at levels behind the curve
 
             if ordered > 1:
                 curved.append(slice(first, first + levels))
