@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import torch
 
 from skvae import VAEEstimator
@@ -60,6 +61,8 @@ def as_plain(value):
     """Frames and arrays as lists of the bytes of their columns; other things as they are."""
     if isinstance(value, pd.DataFrame):
         return [list(value.columns), list(value.dtypes.astype(str)), [as_plain(value[name]) for name in value]]
+    if isinstance(value, pl.DataFrame):
+        return [value.columns, [str(dtype) for dtype in value.dtypes], [column.to_list() for column in value]]
     if isinstance(value, pd.Series):
         return as_plain(value.to_numpy())
     if isinstance(value, np.ndarray):
