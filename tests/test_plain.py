@@ -41,7 +41,7 @@ VALUES = [
     pd.Timestamp(MOMENT, tz=zoneinfo.ZoneInfo("Asia/Tokyo")),
     pd.Timedelta(123456789, unit="ns"),
     pd.Timedelta(days=3).as_unit("s"),
-    pd.Timedelta(days=200_000).as_unit("s"),
+    pd.Timedelta(np.timedelta64(200_000 * 86_400, "s")),
     pd.Interval(0.5, 1.0, closed="left"),
     pd.Interval(pd.Timestamp("2024-01-01"), pd.Timestamp("2025-01-01")),
     pd.Period("2024-02", freq="M"),

@@ -233,8 +233,9 @@ def _pandas_dtype(description: dict) -> Any:
     if description["type"] == "name":
         return pandas.api.types.pandas_dtype(description["name"])
     if description["type"] == "string":
-        if description["has_na"]:
-            return pandas.StringDtype(description["storage"], na_value=pandas.NA)
+        # a storage of that name says so itself, in releases of pandas that take no missing value here
+        if description["has_na"] or description["storage"] == "pyarrow_numpy":
+            return pandas.StringDtype(description["storage"])
         return pandas.StringDtype(description["storage"], na_value=np.nan)
     if description["type"] == "arrow string":
         return pandas.ArrowDtype(importlib.import_module("pyarrow").string())
@@ -309,7 +310,8 @@ def _write_others(columns: dict[str, np.ndarray], schema: dict, backend: Any) ->
             own = own.cast(schema[name])
         series.append(own)
 
-    return nw.from_dict(dict(zip(columns, series, strict=True)), backend=backend).to_native()
+    # a frame made of a dict of series may infer their types again
+    return series[0].to_frame().with_columns(series[1:]).to_native()
 
 
 def _pandas_series(pandas: Any, column: np.ndarray, dtype: Any) -> Any:
