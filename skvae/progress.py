@@ -73,7 +73,7 @@ class Progress:
 
     def _all_of(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """Fitted attributes, and None for those that the estimator has from a former fit and not from this one."""
-        stale = {}
+        stale: dict[str, None] = {}
         for name in vars(self.arguments["estimator"]):
             # scikit-learn sets attributes on a copy of the estimator, such as names of columns, and removes none
             if name.endswith("_") and name not in attributes:
