@@ -19,6 +19,7 @@ the prior (Tomczak & Welling, 2018, have such priors), by autograd.
 """
 
 import argparse
+import dataclasses
 import time
 import warnings
 
@@ -31,7 +32,9 @@ from bench_tables import coded
 from records import mean_text, print_rows, recorder
 from torch.nn import functional as F
 
-from skvae import VAEEstimator
+from skvae import VAEEstimator, fitting
+from skvae.engine import steps, training
+from skvae.model import network
 from skvae.model.latent import LATENT_DENSITIES, Mixture
 
 warnings.simplefilter("ignore")
@@ -105,9 +108,6 @@ def trained_mixture(rows, seed, n_components=32):
     The KL term becomes log q(z | x) - log p(z) at the drawn z, and the mixture's parameters are trained beside the
     network's; all else is as in a default fit. Runs by autograd.
     """
-    from skvae.engine import steps
-    from skvae.model import network
-
     class MixturePriorVAE(network.VAE):
         def elbo_terms(self, x, noise):
             z_mean, z_logvar = self.encode(x)
@@ -120,8 +120,11 @@ def trained_mixture(rows, seed, n_components=32):
 
     generator = torch.Generator().manual_seed(seed)
 
-    def build(estimator, x, weight, seed):
-        vae = type(estimator)._build(estimator, x, weight, seed)
+    make_network = fitting.make_network
+    make_step = training.make_step
+
+    def with_mixture(*args):
+        vae = make_network(*args)
         vae.__class__ = MixturePriorVAE
         vae.centres = torch.nn.Parameter(torch.randn(n_components, vae.latent_dim, generator=generator))
         vae.log_stds = torch.nn.Parameter(torch.zeros(n_components, vae.latent_dim))
@@ -129,15 +132,13 @@ def trained_mixture(rows, seed, n_components=32):
         return vae
 
     estimator = VAEEstimator(latent_density="prior", handle_unknown="ignore", random_state=seed)
-    estimator._build = lambda x, weight, seed: build(estimator, x, weight, seed)
-    from skvae.engine import training
-
-    make_step, training.make_step = training.make_step, lambda vae, x, *rest: steps.AutogradStep(vae, *rest)
+    fitting.make_network = with_mixture
+    training.make_step = lambda vae, x, *rest: steps.AutogradStep(vae, *rest)
     try:
         estimator.fit(rows)
     finally:
+        fitting.make_network = make_network
         training.make_step = make_step
-        del estimator._build
     vae = estimator.module_
     shares, centres, log_stds = (
         t.detach().double().numpy() for t in (F.softmax(vae.logits, 0), vae.centres, vae.log_stds)
@@ -162,14 +163,14 @@ def mapped(train, frame, numbers):
 
 def score(vae, density, X):
     """Mean log-likelihood of rows under the decoder of `vae` and a latent density, nats per row."""
-    vae._densities["candidate"], vae.latent_density = density, "candidate"
-    return vae.score(X)
+    fitted = dataclasses.replace(vae._fitted, density_name="candidate", densities={"candidate": density})
+    return float(fitted.log_likelihood(vae._read(X), n_draws=32, seed=0).mean())
 
 
 def draw(vae, density, n, seed):
     """Rows from p(x | z), z from the density."""
     generator = torch.Generator().manual_seed(seed)
-    return vae._decode(density.sample(n, generator), generator)
+    return vae._fitted.decode(density.sample(n, generator), generator)
 
 
 def figures(table, halves, fits, densities, name, seed):
@@ -204,7 +205,7 @@ def run(table, names, seed, emit):
             chosen, densities = zip(*[trained_mixture(rows, seed) for rows in learnt], strict=True)
         else:
             kind = LATENT_DENSITIES["prior"] if name == "prior, mapped" else CANDIDATES[name]
-            densities = [kind.fit(*vae._posteriors, seed=seed) for vae in fits]
+            densities = [kind.fit(*vae._fitted.latents, seed=seed) for vae in fits]
         seconds = (time.perf_counter() - start) / 2
         emit(record | {"fit_seconds": seconds} | figures(table, halves, chosen, densities, name, seed))
 
