@@ -108,6 +108,7 @@ def trained_mixture(rows, seed, n_components=32):
     The KL term becomes log q(z | x) - log p(z) at the drawn z, and the mixture's parameters are trained beside the
     network's; all else is as in a default fit. Runs by autograd.
     """
+
     class MixturePriorVAE(network.VAE):
         def elbo_terms(self, x, noise):
             z_mean, z_logvar = self.encode(x)
