@@ -329,7 +329,11 @@ def test_the_walk_finds_what_is_not_plain():
     ]
 
 
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda fitted: pickle.loads(pickle.dumps(fitted))], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [copy.copy, copy.deepcopy, lambda fitted: pickle.loads(pickle.dumps(fitted))],
+    ids=["copy", "deepcopy", "pickle"],
+)
 def test_a_model_made_of_the_state_says_the_same_to_the_last_bit(model, how):
     name, vae = model
     rows = rows_of(name)
