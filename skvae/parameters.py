@@ -11,6 +11,7 @@ import torch
 from sklearn.utils import check_array, check_random_state
 
 from skvae._sklearn import HasMethods, Interval, StrOptions
+from skvae.model.decoders import DECODERS
 from skvae.model.latent import LATENT_DENSITIES
 from skvae.model.layers import ACTIVATIONS
 from skvae.table import Layout
@@ -45,7 +46,7 @@ CONSTRAINTS: dict = {
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "warm_start": ["boolean"],
     "encoder": [callable, HasMethods("forward"), None],
-    "decoder": [StrOptions({"auto", "factorized", "autoregressive"}), callable, HasMethods("forward")],
+    "decoder": [StrOptions({"auto", *DECODERS}), callable, HasMethods("forward")],
     "device": [str],
     "verbose": ["verbose"],
     "random_state": ["random_state"],
