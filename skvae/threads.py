@@ -352,6 +352,7 @@ def _end_pool() -> None:
     """Let the threads end that GNU's OpenMP keeps for the calling thread; its number of threads is then the default.
 
     Other OpenMP libraries would end the threads of the whole process, and mind forks themselves.
+    GNU's from before OpenMP 5.0, which torch 2.6 brings along, cannot end them: there they stay idle.
     """
     library = _torch_library()
 
