@@ -32,10 +32,12 @@ TABLES = {
     "beijing_pm25": ("pm2.5", "regression", [], ["No"]),
     "wine_quality": ("quality", "regression", [], []),
     "abalone": ("Rings", "regression", [], []),
+    "protein_casp": ("RMSD", "regression", [], []),
+    "penguins": ("species", "classification", [], []),
 }
 """The tables whose types and target are known here."""
 
-BENCHMARK_TABLES = [name for name in TABLES if name != "abalone"]
+BENCHMARK_TABLES = [name for name in TABLES if name not in {"abalone", "protein_casp", "penguins"}]
 
 # What OpenML holds in the same form: data id, and the names of the columns in our order where they differ.
 _OPENML = {
