@@ -13,6 +13,8 @@
 # make bench-peers  the peers' virtual environments, once
 # make bench-tables quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
 # make bench-missing, make bench-latent, make bench-augmentation   likewise
+# make bench-calls  a fit and the calls after it; BEFORE=FOLDER: this source tree beside that of another version
+# make bench-budget held-out likelihood against the time of a fit, by training budget; BEFORE=FOLDER: by version
 
 PYTHON ?= python3
 PYTHON_OLDEST ?= python3.11
@@ -22,13 +24,16 @@ PYTHON_NEWEST ?= $(shell for name in python3.14 python3.13 python3.12 python3.11
 done)
 HOUSE_ANCHORS ?= sklearn.mixture zuko torch.distributions skglm skorch
 VENV := .venv
-PEERS := skorch pythae pyod ctgan keras jax
+BEFORE ?=
+PEERS := skorch pythae pyod ctgan keras jax mostlyai
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 UV := $(BIN)/uv --quiet
+# numpy's OpenBLAS shall find the processor by itself, as it does where nobody has set these
+BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/benchmarks
 
 .PHONY: demo test lint format test-oldest test-newest docs house
-.PHONY: bench bench-peers bench-tables bench-missing bench-latent bench-augmentation clean
+.PHONY: bench bench-peers bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -60,12 +65,18 @@ house: $(VENV)/.dev
 	$(BIN)/python tests/house.py skvae --beside $(HOUSE_ANCHORS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python tests/benchmarks/bench_training.py
-	$(BIN)/python tests/benchmarks/bench_scaling.py
-	$(BIN)/python tests/benchmarks/bench_search.py
+	$(BENCH)/bench_training.py
+	$(BENCH)/bench_scaling.py
+	$(BENCH)/bench_search.py
 
 bench-tables bench-missing bench-latent bench-augmentation: bench-%: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_$*.py --output $*.jsonl
+	OMP_NUM_THREADS=1 $(BENCH)/bench_$*.py --output $*.jsonl
+
+bench-calls: $(VENV)/.dev
+	$(BENCH)/bench_calls.py --page $(and $(BEFORE),before=$(BEFORE) now=.)
+
+bench-budget: $(VENV)/.dev
+	$(BENCH)/bench_budget.py $(and $(BEFORE),before=$(BEFORE) now=.)
 
 bench-peers: $(PEERS:%=.venv-bench/%/.done)
 

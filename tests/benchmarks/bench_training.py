@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from records import blas_kernel
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -38,14 +40,11 @@ class Contestant:
     step: bool = True
     wide: bool = False
     fit: bool = True
-    environment: dict = field(default_factory=dict)
 
 
 OURS = "skvae"
-CORE = {"OPENBLAS_CORETYPE": "SkylakeX"}  # numpy's products with AVX-512; ends the process where there is none
 CONTESTANTS = [
     Contestant(OURS, "skvae_peer.py", wide=True),
-    Contestant("skvae, numpy told of AVX-512", "skvae_peer.py", wide=True, fit=False, environment=CORE),
     Contestant("skvae, VAEEstimator.fit", "skvae_peer.py", ("estimator",), step=False),
     Contestant("matrix products alone", "products_peer.py", wide=True, fit=False),
     Contestant("the same by numpy", "products_peer.py", ("numpy",), wide=True, fit=False),
@@ -72,14 +71,13 @@ decoder, a normal likelihood with a learnt noise deviation per column; {rows:,} 
 All contestants are asked in turn, for several rounds; figures are medians over the rounds, ratios are taken within each
 round. {clock}
 
-skvae is its training loop, everything an epoch costs included; once more with `OPENBLAS_CORETYPE=SkylakeX` in the
-environment, for processors with AVX-512 of which numpy's OpenBLAS makes no use (see below). "Matrix products alone" is
-the floor: the products of the step's forward and backward pass by `torch.mm`, into buffers made once, and nothing else;
-then by `numpy.dot`. The PyTorch loop is written as one writes it, and so is the one with a DataLoader; JAX compiles the
-whole epoch (`jit` around `scan`), its shuffling and noise drawn by numpy. skorch trains the loop's module. pythae and
-PyOD train with the squared error (unit noise), PyOD with its weight decay. TVAE has the same hidden layers but encodes
-each column by a Gaussian mixture, so its outer layers are several times as wide; its step leaves that encoding out, its
-whole fit does not.
+skvae is its training loop, everything an epoch costs included. "Matrix products alone" is the floor: the products of
+the step's forward and backward pass by `torch.mm`, into buffers made once, and nothing else; then by `numpy.dot`. The
+PyTorch loop is written as one writes it, and so is the one with a DataLoader; JAX compiles the whole epoch (`jit`
+around `scan`), its shuffling and noise drawn by numpy. skorch trains the loop's module. pythae and PyOD train with the
+squared error (unit noise), PyOD with its weight decay. TVAE has the same hidden layers but encodes each column by a
+Gaussian mixture, so its outer layers are several times as wide; its step leaves that encoding out, its whole fit does
+not.
 """
 
 STEP_TITLE = "Microseconds per gradient step, and in brackets how many times skvae's:"
@@ -143,7 +141,7 @@ def start(contestant, threads):
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=os.environ | thread_limits(threads) | contestant.environment,
+        env=os.environ | thread_limits(threads),
     )
     return Worker(contestant, threads, process, errors)
 
@@ -223,7 +221,7 @@ def machine():
     """One sentence on where the figures come from."""
     return (
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {version('torch')}, "
-        f"scikit-learn {version('scikit-learn')}."
+        f"scikit-learn {version('scikit-learn')}, numpy's BLAS on {blas_kernel()} kernels."
     )
 
 

@@ -1,15 +1,29 @@
 """Records of benchmarks: written line by line as they come, and printed as tables of means."""
 
 import json
+import os
 
 import numpy as np
+from threadpoolctl import threadpool_info
+
+
+def blas_kernel():
+    """The kernels that numpy's OpenBLAS has chosen in this process, and what in the environment has a say in it."""
+    found = {library["architecture"] for library in threadpool_info() if library["internal_api"] == "openblas"}
+    told = [f"({name} is set)" for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
+    return " ".join([*sorted(found), *told]) or "unknown"
 
 
 def recorder(path):
-    """A list that fills, and the function that fills it: it prints a record as JSON and appends it to `path` (or None)."""
+    """A list that fills, and the function that fills it: it prints a record as JSON and appends it to `path` (or None).
+
+    Every record says which kernels of BLAS were used: those of this process, unless it has its own entry.
+    """
     records = []
+    kernel = blas_kernel()
 
     def emit(record):
+        record = {**record, "blas": record.get("blas", kernel)}
         records.append(record)
         line = json.dumps(record)
         print(line, flush=True)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from bench_training import thread_limits
-from threadpoolctl import threadpool_info
+from records import blas_kernel
 
 
 class Version:
@@ -100,13 +100,6 @@ def check_source(folder: str) -> None:
 
     if not Path(skvae.__file__).is_relative_to(folder):
         raise ImportError(f"Expected skvae from {folder}, got {skvae.__file__}.")
-
-
-def blas_kernel() -> str:
-    """The kernels that numpy's OpenBLAS chose in this process, and whether the environment chose for it."""
-    found = {lib["architecture"] for lib in threadpool_info() if lib["internal_api"] == "openblas"}
-    told = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
-    return " ".join([*sorted(found), *(f"({name} is set)" for name in told)])
 
 
 def seconds_of(call):
