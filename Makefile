@@ -84,6 +84,8 @@ bench-peers: $(PEERS:%=.venv-bench/%/.done)
 	test -x .venv-bench/$*/bin/python || $(PYTHON) -m venv .venv-bench/$*
 	.venv-bench/$*/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv-bench/$*/bin/python -m pip install --quiet --constraint constraints.txt --requirement $<
+	# tables need neither of these, and a torch without CUDA cannot load their builds with it
+	.venv-bench/$*/bin/python -m pip uninstall --quiet --yes torchaudio torchvision
 	touch $@
 
 .venv-oldest/.done: pyproject.toml $(VENV)/.dev

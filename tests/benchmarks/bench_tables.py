@@ -22,7 +22,7 @@ z linear, z boosted, (pca), (scaled)
 z fact. linear, z fact. boosted
     The same with ``decoder="factorized", likelihood="normal"``.
 fit s, draw s
-    Seconds to fit to all training rows, and to draw as many.
+    Seconds of processor time to fit to all training rows, and to draw as many, on one thread.
 
 Another table holds conditional samples: for each of ten columns the rarest value that at least 500 test rows have is
 given to ``sample``, and the shape error over the other columns is measured against those test rows; beside it that of
@@ -32,22 +32,30 @@ A last table holds the mean log-likelihood of the test rows, nats per row, on ta
 (dequantised): skvae, and a Gaussian mixture, kernel density and factor analysis tuned on training rows.
 
 Methods: ``skvae``, ``smote`` (imbalanced-learn: SMOTE or SMOTENC within each class, missing cells filled), ``tvae``
-(CTGAN's TVAE), and two marks: ``resample`` (training rows drawn with replacement: perfect but for privacy; copies on
+(CTGAN's TVAE), ``mostlyai`` (TabularARGN of mostlyai-engine), each in a virtual environment of its own that `make bench-peers`
+fills, and two marks: ``resample`` (training rows drawn with replacement: perfect but for privacy; copies on
 both sides of a fold take its detection below .5) and ``shuffle`` (each column on its own). What is not installed is
 skipped; what fails is named below the table.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import tempfile
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import quality
 import tables
+from bench_training import HERE, VENVS, thread_limits
 from records import attempt, mean_text, print_rows, recorder
 from sklearn.exceptions import ConvergenceWarning
+from versions import seconds_of
 
 PARTS = ("samples", "privacy", "representation", "conditions", "density")
 ROWS_OF_CONDITION = 500
@@ -122,25 +130,80 @@ def fit_smote(table, rows, seed):
     return draw
 
 
+class PeerModel:
+    """A model of another library, fitted in a process of its own virtual environment; drawn from by a call.
+
+    Parameters
+    ----------
+    venv : str
+        Name of the virtual environment below `bench_training.VENVS` (``make bench-peers`` fills it).
+    peer : str
+        Argument of ``peers/rows_peer.py``.
+    rows : DataFrame
+    categories : list of str
+    seed : int
+    after : callable
+        What becomes of each drawn DataFrame.
+
+    Attributes
+    ----------
+    fit_seconds, draw_seconds : float
+        Seconds of processor time, of the last draw the latter.
+    """
+
+    def __init__(self, venv, peer, rows, categories, seed, after=lambda frame: frame):
+        python = VENVS / venv / "bin" / "python"
+        if not python.exists():
+            raise ImportError(f"{python} is missing: run `make bench-peers`.")
+        self._texts = dict.fromkeys(categories, str)
+        self._after = after
+        self._folder = tempfile.TemporaryDirectory()
+        self._errors = open(Path(self._folder.name) / "errors.txt", "w+")  # noqa: SIM115 (it lives as long as the process)
+        self._process = subprocess.Popen(
+            [python, HERE / "peers" / "rows_peer.py", peer],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | thread_limits(1),
+        )
+        file = Path(self._folder.name) / "rows.csv"
+        rows.to_csv(file, index=False)
+        self.fit_seconds = self._ask({"do": "fit", "file": str(file), "categories": categories, "seed": seed})
+
+    def _ask(self, job):
+        """The seconds that a job took."""
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": Path(self._errors.name).read_text()[-500:]}
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["seconds"]
+
+    def __call__(self, n, seed):
+        """A DataFrame of n new rows, categories as text."""
+        file = Path(self._folder.name) / "new.csv"
+        self.draw_seconds = self._ask({"do": "sample", "file": str(file), "n": n, "seed": seed})
+        return self._after(pd.read_csv(file, dtype=self._texts, keep_default_na=False, na_values=[""]))
+
+
 def fit_tvae(table, rows, seed):
     """CTGAN's TVAE with its defaults."""
-    from ctgan import TVAE
+    return PeerModel("ctgan", "tvae", filled(table, rows), table.categories, seed, partial(restored, table))
 
-    model = TVAE()
-    model.set_random_state(seed)
-    model.fit(filled(table, rows), table.categories)
 
-    def draw(n, seed):
-        model.set_random_state(seed)
-        return restored(table, model.sample(n))
-
-    return draw
+def fit_mostlyai(table, rows, seed):
+    """TabularARGN of mostlyai-engine with its defaults."""
+    names = {c: quality.level_names(rows[c]) for c in table.categories}
+    return PeerModel("mostlyai", "mostlyai", rows.assign(**names), table.categories, seed)
 
 
 METHODS = {
     "skvae": fit_skvae,
     "smote": fit_smote,
     "tvae": fit_tvae,
+    "mostlyai": fit_mostlyai,
     "resample": fit_resample,
     "shuffle": fit_shuffle,
 }
@@ -163,16 +226,15 @@ def target_index(table):
 
 def sample_figures(table, fit, seed):
     """Quality of as many synthetic rows as there are training rows, and the seconds it took to fit and to draw."""
-    start = time.perf_counter()
-    draw = fit(table, table.train, seed)
-    fitted = time.perf_counter()
-    frame = draw(len(table.train), seed)
-    drawn = time.perf_counter()
+    draw, fit_seconds, _ = seconds_of(lambda: fit(table, table.train, seed))
+    frame, draw_seconds, _ = seconds_of(lambda: draw(len(table.train), seed))
+    if isinstance(draw, PeerModel):
+        fit_seconds, draw_seconds = draw.fit_seconds, draw.draw_seconds
     train, test, synthetic = coded(table, frame)
     logistic, boosted = quality.detection(train, synthetic, seed)
     return {
-        "fit_seconds": fitted - start,
-        "sample_seconds": drawn - fitted,
+        "fit_seconds": fit_seconds,
+        "sample_seconds": draw_seconds,
         "shape": quality.shape_error(train, synthetic),
         "trend": quality.trend_error(train, synthetic),
         "missing": quality.missing_error(train, synthetic),
@@ -381,7 +443,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="*", default=tables.BENCHMARK_TABLES, choices=list(tables.TABLES))
     parser.add_argument("--numeric", nargs="*", default=tables.NUMERIC_TABLES, choices=tables.NUMERIC_TABLES)
-    parser.add_argument("--methods", nargs="*", default=["skvae", "smote", "tvae"], choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=["skvae", "smote", "tvae", "mostlyai"], choices=list(METHODS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
     parser.add_argument("--max-rows", type=int, default=None, help="keep at most so many training rows (a quick look)")

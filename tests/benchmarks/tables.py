@@ -33,7 +33,7 @@ TABLES = {
     "wine_quality": ("quality", "regression", [], []),
     "abalone": ("Rings", "regression", [], []),
     "protein_casp": ("RMSD", "regression", [], []),
-    "penguins": ("species", "classification", [], []),
+    "penguins": ("body_mass_g", "regression", [], []),
 }
 """The tables whose types and target are known here."""
 
