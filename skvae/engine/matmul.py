@@ -1,6 +1,6 @@
 """Matrix products into buffers made once, each by the library at hand that is the quickest at its size.
 
-numpy's product (OpenBLAS) costs a third of torch's (MKL on x86) per call, and computes as fast. torch's may use several
+numpy's product (OpenBLAS) costs half of torch's (MKL on x86) per call, and computes as fast. torch's may use several
 threads. Which one is used depends on the build and the size, never on a timing, so that equal fits stay equal.
 """
 
