@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,8 +99,14 @@ def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
     ValueError
         If a column of texts has too many levels for a category, or cells have no order.
     """
-    cells = _objects(column)
-    n_observed = len(cells) - cells.count(None)
+    # a frame tells which texts differ without making objects of all of them
+    if isinstance(column, nw.Series) and column.dtype in (nw.Categorical, nw.Enum, nw.String):
+        cells = _objects(column.unique())
+        n_observed = len(column) - column.null_count()
+    else:
+        cells = _objects(column)
+        n_observed = len(cells) - cells.count(None)
+
     try:
         seen = set(cells) - {None}
         # levels of several types do not compare
@@ -165,7 +172,8 @@ def read_levels(
                 f"Column {label} holds {cell!r}, which is not among the {len(levels)} levels seen at fit "
                 f"({listed(levels)}). Fit on rows with every level, or set handle_unknown='ignore' to treat it as missing."
             )
-    return np.array([positions.get(cell, np.nan) for cell in cells], dtype=np.float64)
+    # a map stays out of the interpreter's loop
+    return np.fromiter(map(positions.get, cells, itertools.repeat(np.nan)), dtype=np.float64, count=len(cells))
 
 
 def read_numbers(column: nw.Series | np.ndarray, label: str) -> np.ndarray:
@@ -250,15 +258,18 @@ def _objects(column: nw.Series | np.ndarray) -> list:
     """Cells as Python objects, None where missing."""
     if isinstance(column, nw.Series):
         cells = column.to_list()
-        missing = column.is_null().to_numpy()
+        for i in np.flatnonzero(column.is_null().to_numpy()):
+            cells[i] = None
+        may_hold_nan = column.dtype.is_float() or column.dtype in (nw.Object, nw.Unknown)
     else:
         cells = column.tolist()
-        missing = np.zeros(len(cells), dtype=bool)
+        may_hold_nan = column.dtype.kind in "fO"
 
-    # NaN among objects is not equal to itself
-    for i, cell in enumerate(cells):
-        if missing[i] or (isinstance(cell, float) and cell != cell):
-            cells[i] = None
+    # NaN is not equal to itself
+    if may_hold_nan:
+        for i, cell in enumerate(cells):
+            if isinstance(cell, float) and cell != cell:
+                cells[i] = None
     return cells
 
 
