@@ -159,10 +159,10 @@ def main():
         machine(),
         f"`GridSearchCV` over latent_dim in {GRID['latent_dim']}, {FOLDS} folds, {steps:,} gradient steps at most, "
         "scored by held-out log-likelihood in nats per row; with one worker and with two, on one thread each: with standing "
-        "processes, as joblib keeps them from search to search, and with new ones, which load torch and scikit-learn first. At "
-        "best: as the lengths of the fits in their order let two workers be. Medians of "
-        f"{options.rounds} rounds. And `HalvingGridSearchCV` with `max_iter` as its resource, from a ninth of the epochs to all "
-        "of them by factors of three. In brackets: by how much the full search's score of the dimension that halving "
+        "processes, as joblib keeps them from search to search, and with new ones, which load torch and scikit-learn "
+        "first. At best: as the lengths of the fits in their order let two workers be. Medians of "
+        f"{options.rounds} rounds. And `HalvingGridSearchCV` with `max_iter` as its resource, from a ninth of the epochs to "
+        "all of them by factors of three. In brackets: by how much the full search's score of the dimension that halving "
         "chose lies below the best. The decoder is the factorized one, under which the latent units carry all that columns "
         "have in common; an autoregressive one needs few of them.",
         markdown(head, rows),
