@@ -115,6 +115,36 @@ def test_levels_are_ordered_as_the_dtype_orders_them_else_sorted():
     assert sorted(levels["categorical"]) == levels["string"] == ["a", "b", "c"]
 
 
+TEXTS = ["b", None, "a", "b", None, "c"]
+COLUMNS_OF_TEXTS = {
+    "ndarray": lambda: np.array(TEXTS, dtype=object),
+    "pandas object": lambda: series(TEXTS, dtype=object),
+    "pandas string": lambda: series(TEXTS, dtype="string"),
+    "pandas category": lambda: series(TEXTS, dtype=pd.CategoricalDtype(["a", "b", "c", "unused"])),
+    "polars string": lambda: nw.from_native(pl.Series(TEXTS), series_only=True),
+    "polars categorical": lambda: nw.from_native(pl.Series(TEXTS, dtype=pl.Categorical), series_only=True),
+    "polars enum": lambda: nw.from_native(pl.Series(TEXTS, dtype=pl.Enum(["a", "b", "c", "unused"])), series_only=True),
+    "arrow": lambda: nw.from_native(pa.chunked_array([TEXTS]), series_only=True),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS_OF_TEXTS)
+def test_texts_are_the_same_levels_in_every_container(kind):
+    column = COLUMNS_OF_TEXTS[kind]()
+    levels = find_levels(column, "'x'")
+    assert sorted(levels) == ["a", "b", "c"]
+    positions = read_levels(column, levels, "'x'")
+    np.testing.assert_array_equal(np.isnan(positions), [text is None for text in TEXTS])
+    assert [levels[int(k)] for k in positions[~np.isnan(positions)]] == ["b", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=lambda module: module.__name__)
+def test_numbers_as_levels_have_no_level_that_is_not_a_number(library):
+    column = nw.from_native(library.Series([2.5, float("nan"), 1.0]), series_only=True)
+    assert find_levels(column, "'x'") == [1.0, 2.5]
+    np.testing.assert_array_equal(read_levels(column, [1.0, 2.5], "'x'"), [1, np.nan, 0])
+
+
 def test_columns_of_booleans_are_flags_whatever_they_hold():
     frame = pd.DataFrame({"flag": [True] * 12, "maybe": pd.array([True, None] * 6, dtype="boolean")})
     assert [column.kind.name for column in table_of(frame).columns] == ["bernoulli"] * 2

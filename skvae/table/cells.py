@@ -258,8 +258,8 @@ def _objects(column: nw.Series | np.ndarray) -> list:
     """Cells as Python objects, None where missing."""
     if isinstance(column, nw.Series):
         cells = column.to_list()
-        for i in np.flatnonzero(column.is_null().to_numpy()):
-            cells[i] = None
+        for row in np.flatnonzero(column.is_null().to_numpy()):
+            cells[row] = None
         may_hold_nan = column.dtype.is_float() or column.dtype in (nw.Object, nw.Unknown)
     else:
         cells = column.tolist()
