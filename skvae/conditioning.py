@@ -58,7 +58,7 @@ def complete(
     ----------
     vae : VAE
     x : tensor of shape (n, layout.width)
-        Encoded rows, missing cells zero.
+        Encoded rows.
     given : tensor of shape (n, n_parts)
         Their observed parts; NaN where one is missing.
     n_draws : int
@@ -247,16 +247,11 @@ def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
         NaN where a part is not observed.
     """
     # a count stands twice in an encoded row: its logarithm among the numbers is left out
-    columns = [x[:, : layout.n_counts], x[:, layout.first_number + layout.n_counts : layout.first_flag]]
+    counts = x[:, : layout.n_counts]
+    numbers = x[:, layout.first_number + layout.n_counts : layout.first_flag]
+    levels = x[:, layout.first_level :]
 
-    # a one-hot level becomes its position
-    first = layout.first_level
-    for n_levels in layout.n_levels:
-        position = x[:, first : first + n_levels].argmax(1, keepdim=True)
-        columns.append(position.to(x.dtype))
-        first += n_levels
-
-    parts = torch.cat(columns, dim=1)
+    parts = torch.cat([counts, numbers, levels], dim=1)
     parts[~observed] = torch.nan
     return parts
 

@@ -24,7 +24,7 @@ PARTS_IN_ORDER = 256
 """Largest number of parts of a row that ``decoder="auto"`` reads one after the other."""
 
 LEVELS_IN_ORDER = 4096
-"""Largest width of an encoded row for which it does so."""
+"""Largest number of the network's inputs, levels one-hot, for which it does so."""
 
 CONSTRAINTS: dict = {
     "latent_dim": [Interval(Integral, 1, None, closed="left")],
@@ -146,7 +146,7 @@ def resolve_decoder(
         return "factorized"
 
     # drawing takes a pass per part, and training on few rows overfits
-    fits = n_rows >= ROWS_FOR_ORDER and layout.n_parts <= PARTS_IN_ORDER and layout.width <= LEVELS_IN_ORDER
+    fits = n_rows >= ROWS_FOR_ORDER and layout.n_parts <= PARTS_IN_ORDER and layout.n_inputs <= LEVELS_IN_ORDER
     if fits:
         return "autoregressive"
     return "factorized"

@@ -31,6 +31,17 @@ LAYOUTS = {
     "ordered": Layout(
         kinds=(("categorical", 4),), n_levels=(9, 3, 5, 2), n_ordered=(9, 0, 4, 1), rank=(2, 1, 3, 0), gate=(-1,) * 4
     ),
+    # so many levels that their weights are gathered, with numbers before them and without
+    "rich": Layout(
+        kinds=(("poisson", 1), ("normal", 2), ("categorical", 3)),
+        n_levels=(14, 3, 9),
+        n_ordered=(5, 0, 0),
+        flagged=(1, 2),
+        rank=(3, 0, 5, 2, 4, 1),
+        gate=(-1, -1, 4, -1, -1, -1),
+        count_scales=((0.8, 0.5),),
+    ),
+    "levels": Layout(kinds=(("categorical", 2),), n_levels=(6, 12), rank=(1, 0), gate=(-1,) * 2),
     "counts": Layout(
         kinds=(("poisson", 2), ("negative_binomial", 2)),
         rank=(0, 3, 1, 2),
@@ -124,8 +135,7 @@ def encode(layout, parts):
         for i, (kind, value) in enumerate(zip(kinds, row, strict=True)):
             there = not np.isnan(value)
             if kind == "categorical":
-                n_levels = layout.n_levels[i - kinds.index("categorical")]
-                levels += [float(there and level == value) for level in range(n_levels)]
+                levels.append(value if there else -1.0)
                 continue
             number = value
             if kind in COUNTS:
@@ -137,3 +147,8 @@ def encode(layout, parts):
             flags.append(float(not np.isnan(row[i])))
         rows.append([*counts, *offset, *numbers, *flags, *levels])
     return np.array(rows)
+
+
+def means_of(layout, value):
+    """Means of the cells and shares of the levels that are all `value`, as networks start from."""
+    return np.full(layout.first_level + sum(layout.n_levels), value)

@@ -1,8 +1,7 @@
 """Small networks for the layouts of `layouts`, for the tests of what they are made of and of what works on them."""
 
-import numpy as np
 import torch
-from layouts import LAYOUTS
+from layouts import LAYOUTS, means_of
 from reference import in_float64
 
 from skvae.model.network import build_vae
@@ -13,7 +12,7 @@ def make(encoder=None, decoder="factorized", *, seed=0, kinds="both", hidden=(6,
     layout = LAYOUTS[kinds]
     return build_vae(
         layout,
-        np.full(layout.width, 0.25),
+        means_of(layout, 0.25),
         latent_dim=latent_dim,
         hidden_layer_sizes=hidden,
         activation=activation,

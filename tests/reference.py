@@ -49,12 +49,14 @@ class WithExtraZeros:
 
 
 def parts_of(layout, n_components=0):
-    """Positions of each part, found by counting: of its cells and inputs in an encoded row, its flag, and its outputs."""
+    """Positions of each part, found by counting: its cell and its flag in an encoded row, its inputs among those of a network,
+    and its outputs."""
     kinds = [kind for kind, n in layout.kinds for _ in range(n)]
     n_counts = sum(kind in COUNTS for kind in kinds)
     n_numbers = sum(kind != "categorical" for kind in kinds)
     first = n_counts + (layout.exposure is not None)
-    parts, next_level, next_output = [], first + n_numbers + len(layout.flagged), 0
+    first_level = first + n_numbers + len(layout.flagged)
+    parts, next_level, next_output = [], first_level - first, 0
     for block, (kind, n) in enumerate(layout.kinds):
         first_output = next_output
         next_wave = next_output + sum(layout.n_levels)
@@ -63,14 +65,15 @@ def parts_of(layout, n_components=0):
             part = SimpleNamespace(kind=kind, block=block, number=k, rank=layout.rank[i], flag=None)
             if kind == "categorical":
                 n_levels = layout.n_levels[i - n_numbers]
-                part.cells = part.inputs = [next_level + level for level in range(n_levels)]
+                part.cell = first_level + k
+                part.inputs = [next_level + level for level in range(n_levels)]
                 next_level += n_levels
                 part.n_ordered = layout.n_ordered[i - n_numbers] if layout.n_ordered else 0
             else:
-                part.cells, part.inputs = [i if i < n_counts else first + i], [first + i]
+                part.cell, part.inputs = i if i < n_counts else first + i, [i]
                 if i in layout.flagged:
                     part.flag = first + n_numbers + layout.flagged.index(i)
-                    part.inputs = [first + i, part.flag]
+                    part.inputs = [i, part.flag - first]
             if kind == "normal" and n_components:
                 part.outputs = [
                     [first_output + (what * n_components + c) * n + k for c in range(n_components)] for what in range(3)
@@ -80,8 +83,9 @@ def parts_of(layout, n_components=0):
                 part.outputs = [first_output + k, first_output + n + k]
                 next_output += 2
             else:
-                part.outputs = [next_output + o for o in range(len(part.cells))]
-                next_output += len(part.cells)
+                n_own = n_levels if kind == "categorical" else 1
+                part.outputs = [next_output + o for o in range(n_own)]
+                next_output += n_own
             if kind == "categorical":
                 n_waves = min(WAVES, max(part.n_ordered - 1, 0))
                 part.outputs += [next_wave + wave for wave in range(n_waves)]
@@ -142,7 +146,7 @@ class SlowVAE(nn.Module):
         degrees = [0] * self.latent_dim + [None] * n_row
         for part in self.parts:
             for cell in part.inputs:
-                degrees[self.latent_dim + cell - self.first_input] = part.rank + 1
+                degrees[self.latent_dim + cell] = part.rank + 1
         masks = []
         for layer in self.decoder:
             if layer is self.decoder[-1]:
@@ -169,15 +173,29 @@ class SlowVAE(nn.Module):
                 x = self.activation(x)
         return x
 
+    def inputs(self, x):
+        """What networks read of the rows, with each level a one among zeros."""
+        n_inputs = max((cell for part in self.parts for cell in part.inputs), default=-1) + 1
+        rows = torch.zeros(len(x), n_inputs, dtype=x.dtype)
+        for row, cells in zip(rows, x, strict=True):
+            for part in self.parts:
+                if part.kind != "categorical":
+                    row[part.inputs[0]] = cells[self.first_input + part.inputs[0]]
+                    if part.flag is not None:
+                        row[part.inputs[1]] = cells[part.flag]
+                elif cells[part.cell] >= 0:
+                    row[part.inputs[int(cells[part.cell])]] = 1
+        return rows
+
     def posterior(self, x):
-        z_mean, z_logvar = self.run(self.encoder, x[:, self.first_input :]).chunk(2, dim=1)
+        z_mean, z_logvar = self.run(self.encoder, self.inputs(x)).chunk(2, dim=1)
         return Normal(z_mean, torch.sqrt(torch.exp(z_logvar)))
 
     def decode(self, z, x):
         """Outputs of the decoder, which reads the rows too if it is autoregressive."""
         if self.masks is None:
             return self.run(self.decoder, z)
-        return self.run(self.decoder, torch.cat([z, x[:, self.first_input :]], dim=1), self.masks)
+        return self.run(self.decoder, torch.cat([z, self.inputs(x)], dim=1), self.masks)
 
     def density(self, part, outputs, offset):
         """The distribution of one part, given the outputs of the decoder and the log exposures of the rows."""
@@ -185,7 +203,7 @@ class SlowVAE(nn.Module):
             logits, means, log_stds = (outputs[:, o] for o in part.outputs)
             return MixtureSameFamily(Categorical(logits=logits), Normal(means, torch.exp(log_stds)))
         if part.kind == "categorical":
-            return Categorical(logits=level_logits(outputs[:, part.outputs], len(part.cells), part.n_ordered))
+            return Categorical(logits=level_logits(outputs[:, part.outputs], len(part.inputs), part.n_ordered))
         out = outputs[:, part.outputs[0]]
         if part.kind == "normal":
             return Normal(out, torch.exp(self.own[str(part.block)][part.number]))
@@ -206,11 +224,10 @@ class SlowVAE(nn.Module):
         for part in self.parts:
             density = self.density(part, outputs, offset)
             if part.kind == "categorical":
-                levels = x[:, part.cells]
-                there = levels.sum(1)
-                log_prob = density.log_prob(levels.argmax(1)) * there
+                level = x[:, part.cell]
+                log_prob = density.log_prob(level.clamp_min(0)) * (level >= 0)
             else:
-                log_prob = density.log_prob(x[:, part.cells[0]])
+                log_prob = density.log_prob(x[:, part.cell])
                 if part.flag is not None:
                     log_prob = log_prob * x[:, part.flag]
             columns.append(log_prob)

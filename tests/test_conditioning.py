@@ -77,7 +77,7 @@ def test_weighted_completions_have_the_mean_of_rows_drawn_and_thrown_away(decode
     parts = generate(module, torch.randn(40_000, 2, generator=seeded(1)), seeded(2))
     kept = parts[parts[:, 2] == 1, 0]
     x = torch.zeros(1, layout.width)
-    x[0, layout.first_level + 1] = 1
+    x[0, layout.first_level] = 1
     given = torch.tensor([[torch.nan, torch.nan, 1.0]])
     drawn, weights = complete(module, x, given, 40_000, seeded(), Prior(2))
     mean = float(weights[0] @ drawn[0, :, 0])

@@ -11,7 +11,15 @@ from networks import behind_gates, make, shaken
 from reference import SlowVAE, parts_of
 from torch import nn
 
-from skvae.model.decoders import DECODERS, AutoregressiveDecoder, Decoder, FactorizedDecoder, input_cells, unit_degrees
+from skvae.model.decoders import (
+    DECODERS,
+    AutoregressiveDecoder,
+    Decoder,
+    FactorizedDecoder,
+    number_inputs,
+    unit_degrees,
+)
+from skvae.model.inputs import Inputs, read_inputs
 from skvae.model.layers import MLP
 
 ORDERED = [kinds for kinds in LAYOUTS if kinds not in ("both", "ordered")]
@@ -51,8 +59,8 @@ def test_what_a_decoder_says_of_itself_is_so(name, kinds):
     assert decoder.layers[0].in_features == vae.latent_dim + decoder.n_row_inputs
     # cells are independent given z exactly where no output changes with the row
     x, _ = rows_of(layout, 6)
-    inputs = vae.inputs(x).requires_grad_()
-    outputs = decoder(latents(6), inputs)
+    inputs = vae.inputs(x).dense(layout.n_inputs).clone().requires_grad_()
+    outputs = decoder(latents(6), Inputs(inputs))
     (by_row,) = torch.autograd.grad(outputs.sum(), inputs, allow_unused=True)
     reads = by_row is not None and bool(by_row.any())
     assert reads == (not decoder.independent and layout.n_parts > 1)
@@ -115,15 +123,15 @@ def test_no_output_reads_a_part_of_its_rank_or_later(kinds, hidden):
     vae, layout = shaken(kinds, hidden), LAYOUTS[kinds]
     x, _ = rows_of(layout, 5)
     z = latents(5).requires_grad_()
-    inputs = vae.inputs(x).clone().requires_grad_()
-    outputs, parts = vae.decoder(z, inputs), parts_of(layout, vae.likelihood.n_components)
+    inputs = vae.inputs(x).dense(layout.n_inputs).clone().requires_grad_()
+    outputs, parts = vae.decoder(z, Inputs(inputs)), parts_of(layout, vae.likelihood.n_components)
     wide = len(hidden) == 0 or min(hidden) >= len(parts)
     for part in parts:
         for o in np.ravel(part.outputs):
             by_z, by_row = torch.autograd.grad(outputs[:, o].sum(), [z, inputs], retain_graph=True)
             assert (by_z.abs().sum(0) > 0).all()
             for other in parts:
-                reached = by_row[:, [cell - layout.first_number for cell in other.inputs]].abs().sum(0)
+                reached = by_row[:, other.inputs].abs().sum(0)
                 if other.rank >= part.rank:
                     assert (reached == 0).all()
                 elif wide:
@@ -181,17 +189,16 @@ def test_reader_begins_from_the_cells_that_are_given(name):
 
 
 @pytest.mark.parametrize("kinds", LAYOUTS)
-def test_input_cells_are_those_of_an_encoded_row(kinds):
+def test_inputs_made_of_a_number_are_those_of_an_encoded_row(kinds):
     layout = LAYOUTS[kinds]
     _, parts = rows_of(layout, 30)
     parts = parts.nan_to_num()
     x = torch.from_numpy(encode(layout, behind_gates(layout, parts).numpy()))
-    for i, part in enumerate(parts_of(layout)):
-        cells = input_cells(layout, i, parts)
-        expected = x[:, part.inputs]
+    inputs = read_inputs(layout, x).dense(layout.n_inputs)
+    for i, part in enumerate(parts_of(layout)[: layout.n_numbers]):
         if i not in layout.flagged and layout.gate[i] >= 0:
             continue  # a part behind a gate always has a flag
-        torch.testing.assert_close(cells, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(number_inputs(layout, i, parts), inputs[:, part.inputs], rtol=1e-12, atol=1e-12)
 
 
 # --------------------------------------------------------------------------------------------------------------- copying
@@ -208,7 +215,7 @@ def test_decoder_survives_copying_by_itself(name, hidden, dtype, through):
     assert other.output_part == decoder.output_part
     assert not other.training
     z = torch.rand(3, 2, dtype=dtype)
-    inputs = torch.rand(3, LAYOUTS["all"].n_inputs, dtype=dtype)
+    inputs = Inputs(torch.rand(3, LAYOUTS["all"].n_inputs, dtype=dtype))
     assert torch.equal(other(z, inputs), decoder(z, inputs))
     for mask, again in zip(decoder.weight_masks(), other.weight_masks(), strict=True):
         assert mask is again is None or (torch.equal(mask, again) and again.dtype == dtype)

@@ -95,7 +95,7 @@ def test_given_offsets_raise_the_counts_and_missing_ones_come_from_the_parts(kin
     vae, layout = shaken(kinds, decoder=decoder), LAYOUTS[kinds]
     z = latents(6)[:, None]
     offset = torch.tensor([2.0, torch.nan, -1.0, torch.nan, 0.0, 0.5], dtype=torch.float64)
-    x = torch.zeros(6, layout.width, dtype=torch.float64)
+    x = torch.from_numpy(encode(layout, np.full((6, layout.n_parts), np.nan)))
     given = torch.full((6, layout.n_parts), torch.nan, dtype=torch.float64)
     parts = generate_in_order(vae, z, None, x, given, offset)[0][:, 0]
     own = torch.from_numpy(layout.exposure.offsets_of_parts(parts.numpy()))

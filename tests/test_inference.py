@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from layouts import LAYOUTS, rows_of
+from layouts import LAYOUTS, means_of, rows_of
 from networks import shaken
 from reference import SlowVAE, importance_weighted_bound, in_float64
 from scipy import integrate, stats
@@ -189,7 +189,7 @@ def test_bound_is_that_of_the_twin_for_the_same_draws(curved):
 @pytest.mark.parametrize("kinds", ["missing", "gated", "exposure", "all"])
 def test_bound_over_observed_parts_is_that_of_the_twin(kinds, decoder):
     layout, sizes = LAYOUTS[kinds], {"latent_dim": 2, "hidden_layer_sizes": (7,), "activation": "tanh"}
-    module = build_vae(layout, np.full(layout.width, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
+    module = build_vae(layout, means_of(layout, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
     x, parts = rows_of(layout, 12)
     observed = ~torch.isnan(parts)
     draws = standard_normal_draws(8, 2, 0)

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from layouts import COUNTS, LAYOUTS, encode
+from networks import make
+from reference import SlowVAE
 from tables import FLAGS, NUMBERS, N, any_table, names_of_parts, table_of
 
 from skvae.table.arrangement import Arrangement, order_of_columns
@@ -23,13 +26,19 @@ def test_layout_counts_what_an_encoded_row_holds(name):
     first = n_counts + (layout.exposure is not None)
     assert (layout.first_number, layout.offset) == (first, slice(n_counts, first))
     assert layout.first_flag == first + n_numbers
-    assert layout.first_level == layout.first_flag + len(layout.flagged) == layout.width - sum(layout.n_levels)
-    assert layout.n_inputs == layout.width - first == len(layout.input_parts)
-    # filling one part of an empty row changes its cells only
+    assert layout.first_level == layout.first_flag + len(layout.flagged) == layout.width - kinds.count("categorical")
+    assert layout.n_all_levels == sum(layout.n_levels)
+    assert layout.n_inputs == layout.first_level - first + layout.n_all_levels == len(layout.input_parts)
+    assert [layout.n_all_levels - start for start in layout.level_starts] == [
+        sum(layout.n_levels[k:]) for k in range(len(layout.n_levels))
+    ]
+    # filling one part of an empty row changes its inputs only
+    slow = SlowVAE(make(kinds=name))
     for i in range(len(kinds)):
-        parts = np.full((1, len(kinds)), np.nan)
-        parts[0, i] = 1
-        changed = encode(layout, parts)[0, first:] != row[first:]
+        parts = np.full((2, len(kinds)), np.nan)
+        parts[1, i] = 1
+        empty, filled = slow.inputs(torch.from_numpy(encode(layout, parts)))
+        changed = (empty != filled).numpy()
         assert set(np.array(layout.input_parts)[changed]) == {i}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from layouts import COUNTS, LAYOUTS, rows_of
+from layouts import COUNTS, LAYOUTS, means_of, rows_of
 from reference import SlowVAE, level_logits, parts_of
 from scipy import special, stats
 from scipy.integrate import quad
@@ -164,9 +164,9 @@ def values(kind, n, seed=0):
 
 
 def cells(kind, numbers):
-    """Cells of an encoded row that hold values of the four columns: levels one-hot, the rest as they are."""
+    """Cells of an encoded row that hold values of the four columns: as they are, but -1 beyond a column's levels."""
     if kind in LEVELLED:
-        numbers = np.hstack([np.arange(n) == numbers[:, [j]] for j, n in enumerate(LEVELS)]).astype(float)
+        numbers = np.where(numbers < LEVELS, numbers, -1.0)
     return torch.from_numpy(numbers)
 
 
@@ -262,7 +262,7 @@ def test_masses_sum_to_one(kind):
     n = CASES[kind].n_values
     numbers = np.repeat(np.arange(n, dtype=float)[:, None], 4, axis=1)
     mass = torch.exp(block(kind).log_prob(cells(kind, numbers), outputs_of(kind))).detach().numpy()
-    if kind in LEVELLED:  # a row of zeros, beyond a column's levels, has no mass but counts as missing
+    if kind in LEVELLED:  # beyond a column's levels, there is no mass, but it counts as missing
         mass = np.where(numbers < LEVELS, mass, 0)
     np.testing.assert_allclose(mass.sum(0), 1, rtol=1e-7)
 
@@ -276,8 +276,8 @@ def test_hand_written_gradient_is_that_of_autograd(kind, weighted, holes):
     outputs = torch.from_numpy(rng.normal(size=(n, b.n_outputs))).requires_grad_()
     scale = torch.from_numpy(rng.uniform(0.1, 2, n)) if weighted else torch.full((n,), 1 / n, dtype=torch.float64)
     observed = torch.from_numpy(rng.integers(0, 2, (n, 4)).astype(float)) if holes else None
-    if holes:  # what is missing is encoded as zeros
-        x = x * observed[:, b.cell_column]
+    if holes:  # what is missing is encoded as 0, and a level as -1
+        x = torch.where(observed == 1, x, -1.0 if kind in LEVELLED else 0.0)
     log_prob = b.log_prob(x, outputs)
     loss = -(scale[:, None] * (log_prob * observed if holes else log_prob)).sum(0)
     expected = torch.autograd.grad(loss.sum(), [outputs, *b.parameters()])
@@ -358,8 +358,8 @@ def test_initial_outputs_have_the_mean_asked_for(kind):
     else:
         mean = torch.tensor([0.01, 0.3, 0.5, 0.99], dtype=torch.float64)
         torch.testing.assert_close(b.mean(b.initial_outputs(mean)), mean, rtol=1e-6, atol=1e-7)
-    assert torch.isfinite(b.initial_outputs(torch.zeros(b.n_cells))).all()
-    assert torch.isfinite(b.initial_outputs(torch.ones(b.n_cells))).all()
+    assert torch.isfinite(b.initial_outputs(torch.zeros(b.n_means))).all()
+    assert torch.isfinite(b.initial_outputs(torch.ones(b.n_means))).all()
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -370,8 +370,8 @@ def test_one_column_of_a_block_is_that_column(kind):
     log_prob, mean = b.log_prob(whole_cells, outputs), b.mean(outputs)
     for j in range(4):
         one, own = b.one(j), b.output_column == j
-        assert (one.n_columns, one.n_outputs, one.n_cells) == (1, int(own.sum()), int((b.cell_column == j).sum()))
-        one_cells = whole_cells[:, b.cell_column == j]
+        assert (one.n_columns, one.n_outputs, one.n_means) == (1, int(own.sum()), LEVELS[j] if kind in LEVELLED else 1)
+        one_cells = whole_cells[:, [j]]
         torch.testing.assert_close(one.log_prob(one_cells, outputs[:, own]), log_prob[:, [j]], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(one.mean(outputs[:, own]), mean[:, [j]], rtol=1e-12, atol=1e-12)
         assert not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in b.parameters()}
@@ -432,7 +432,7 @@ def test_steep_curve_over_levels_is_not_cut_off_above():
     """Logits beyond the limit on both sides, 134.5, 83.1, 0, -83.1 and -134.5, still tell the highest from the next."""
     b, outputs = Categorical((5,), (5,)), torch.zeros(9)
     outputs[5] = 100.0
-    log_prob = b.log_prob(torch.eye(5), outputs.expand(5, -1))[:, 0]
+    log_prob = b.log_prob(torch.arange(5.0)[:, None], outputs.expand(5, -1))[:, 0]
     assert log_prob.tolist() == pytest.approx([0, -40, -40, -40, -40], abs=1e-4)
     assert b.mean(outputs[None]).tolist() == [[0]]
 
@@ -491,7 +491,7 @@ def test_row_is_the_product_of_its_columns_in_order(kinds, n_components):
         out = outputs[:, likelihood.output_part == i]
         assert torch.equal(out, outputs[:, np.ravel(part.outputs)])
         observed = 1 if part.flag is None else x[:, [part.flag]]
-        torch.testing.assert_close(log_prob[:, [i]], observed * one.log_prob(x[:, part.cells], out))
+        torch.testing.assert_close(log_prob[:, [i]], observed * one.log_prob(x[:, [part.cell]], out))
         torch.testing.assert_close(mean[:, [i]], one.mean(out))
     assert likelihood.draw(outputs, torch.Generator()).shape == (6, len(parts))
     # leading dimensions are free
@@ -506,7 +506,7 @@ def test_places_say_where_each_block_stands(kinds):
         assert place.block is likelihood.blocks[i]
         own = [part for part in parts if part.block == i]
         assert [parts.index(part) for part in own] == list(range(likelihood.n_parts))[place.parts]
-        assert [cell for part in own for cell in part.cells] == list(range(layout.width))[place.cells]
+        assert [part.cell for part in own] == list(range(layout.width))[place.cells]
         taken = sorted(output for part in own for output in part.outputs)
         assert taken == list(range(likelihood.n_outputs))[place.outputs]
 
@@ -527,7 +527,7 @@ def test_offset_is_added_to_log_means_in_as_few_slices_as_can_be():
 def test_row_has_the_density_of_the_twin(kinds, decoder):
     layout = LAYOUTS[kinds]
     sizes = {"latent_dim": 2, "hidden_layer_sizes": (5,), "activation": "tanh"}
-    vae = build_vae(layout, np.full(layout.width, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
+    vae = build_vae(layout, means_of(layout, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
     x, _ = rows_of(layout, 20)
     z = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 2)))
     torch.testing.assert_close(vae.likelihood.log_prob(x, vae.decode(z, x)), SlowVAE(vae).log_probs(x, z))

@@ -14,8 +14,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
+from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import ACTIVATIONS, MLP
-from skvae.model.network import INPUT_MAX, LOGVAR_MAX, LOGVAR_MIN
+from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN
 from skvae.model.network import kl_divergence as kl
 
 X = np.random.default_rng(3).normal(size=(60, 4)) @ np.random.default_rng(4).normal(size=(4, 4))

@@ -7,15 +7,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from layouts import LAYOUTS, rows_of
+from layouts import LAYOUTS, means_of, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
 from skvae.engine.captured_step import CapturedStep
 from skvae.engine.flat_step import FlatStep
 from skvae.engine.steps import AutogradStep, make_step
 from skvae.model.decoders import DECODERS, FactorizedDecoder
+from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import ACTIVATIONS, MLP
-from skvae.model.network import INPUT_MAX, LOGVAR_MAX, build_vae
+from skvae.model.network import LOGVAR_MAX, build_vae
 from skvae.table.layout import Layout
 
 STEPS = {
@@ -32,7 +33,7 @@ def network(layout, hidden=(6, 5), activation="tanh", latent_dim=2, seed=0, deco
     vae = in_float64(
         build_vae(
             layout,
-            np.full(layout.width, 0.4),
+            means_of(layout, 0.4),
             latent_dim=latent_dim,
             hidden_layer_sizes=hidden,
             activation=activation,

@@ -113,10 +113,11 @@ def test_parts_whose_means_are_means_of_columns_are_linear():
     }  # fmt: skip
 
 
-def test_a_row_without_any_cell_is_all_zeros():
+def test_a_row_without_any_cell_is_all_zeros_and_no_level():
     table, _ = any_table(60)
     encoded = table.encode_values(np.full((1, 10), np.nan))
-    assert not encoded.x.any()
+    assert not encoded.x[:, : table.layout.first_level].any()
+    assert (encoded.x[:, table.layout.first_level :] == -1).all()
     assert not encoded.observed.any()
     assert encoded.log_jacobian == 0
 

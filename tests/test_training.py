@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from layouts import LAYOUTS, rows_of
+from layouts import LAYOUTS, means_of, rows_of
 from reference import SlowStep, SlowVAE, in_float64
 
 import skvae.engine.training
@@ -30,7 +30,7 @@ def quick(**params):
 def network(layout=LAYOUTS["normal"], dtype=torch.float64, decoder="factorized"):
     vae = build_vae(
         layout,
-        np.zeros(layout.width),
+        means_of(layout, 0.0),
         latent_dim=2,
         hidden_layer_sizes=(6,),
         activation="tanh",

@@ -9,8 +9,10 @@ import torch
 
 from skvae.engine import adam
 from skvae.engine.adam import AdamState
-from skvae.engine.workspace import Own, Perceptron, Workspace
-from skvae.model.layers import ACTIVATIONS, mlp_of
+from skvae.engine.first_layers import Perceptron
+from skvae.engine.workspace import Own, Workspace
+from skvae.model.inputs import is_gathered
+from skvae.model.layers import ACTIVATIONS, MLP, mlp_of
 from skvae.model.network import VAE
 
 
@@ -18,7 +20,8 @@ class FlatParameters:
     """Positions of all parameters of a VAE in a flat tensor.
 
     The weight matrices of the encoder come first, then those of the decoder, each with the bias as a last column, and then the
-    likelihood's own parameters.
+    likelihood's own parameters. First layers that gather the weights of levels are stored input by input, so that these
+    weights stand side by side, and end in zeros, which are gathered where a cell is missing.
 
     Parameters
     ----------
@@ -40,11 +43,17 @@ class FlatParameters:
         self.own = list(vae.likelihood.parameters())
         self.names: dict[torch.Tensor, str] = {p: name for name, p in vae.named_parameters()}
 
-        # of each matrix, with its bias
-        self.shapes = [(layer.out_features, layer.in_features + 1) for layer in self.layers]
+        # whether the first layer of each network gathers, which one that reads z alone does not
+        layout = vae.likelihood.layout
+        gathered = is_gathered(layout, encoder.layers[0].weight.device)
+        self.gathered = {encoder.layers[0]: gathered, decoder.layers[0]: gathered and vae.decoder.n_row_inputs > 0}
+        self.n_levels = layout.n_all_levels
+
         self.sizes = []
-        for n_out, n_in in self.shapes:
-            self.sizes.append(n_out * n_in)
+        for layer in self.layers:
+            # with the bias, and with zeros
+            n_in = layer.in_features + 1 + self.gathered.get(layer, False)
+            self.sizes.append(layer.out_features * n_in)
         for p in self.own:
             self.sizes.append(p.numel())
 
@@ -59,10 +68,25 @@ class FlatParameters:
         matrices = []
 
         # the likelihood's own parameters stand behind the last matrix
-        for place, shape in zip(flat.split(self.sizes), self.shapes, strict=False):
-            matrices.append(place.view(shape))
+        for layer, place in zip(self.layers, flat.split(self.sizes), strict=False):
+            if self.gathered.get(layer, False):
+                matrices.append(place.view(-1, layer.out_features)[:-1].t())
+            else:
+                matrices.append(place.view(layer.out_features, -1))
 
         return matrices
+
+    def table(self, flat: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor | None:
+        """View of a flat tensor, of shape (n_levels + 2, n_out): weights of the levels, bias and zeros of a first layer.
+
+        None if the layer does not gather.
+        """
+        if not self.gathered[layer]:
+            return None
+
+        place = flat.split(self.sizes)[self.layers.index(layer)]
+
+        return place.view(-1, layer.out_features)[-self.n_levels - 2 :]
 
     def named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of a flat tensor by the names of the module's parameters, each in the shape of the parameter."""
@@ -166,15 +190,22 @@ class FlatStep:
 
     def _perceptrons(self) -> tuple[Perceptron, Perceptron]:
         """The encoder's weights and their gradients, and the decoder's."""
-        encoder = self.parameters.encoder
-        decoder = self.parameters.decoder
-        weights = self.parameters.matrices(self.theta)
-        grads = self.parameters.matrices(self.grad)
-        n = len(encoder.layers)
+        n = len(self.parameters.encoder.layers)
+        encoder = self._perceptron(self.parameters.encoder, slice(0, n))
+        decoder = self._perceptron(self.parameters.decoder, slice(n, None))
 
-        return (
-            Perceptron(ACTIVATIONS[encoder.activation], weights[:n], grads[:n]),
-            Perceptron(ACTIVATIONS[decoder.activation], weights[n:], grads[n:]),
+        return encoder, decoder
+
+    def _perceptron(self, network: MLP, layers: slice) -> Perceptron:
+        """A network, whose layers are some of all."""
+        first = network.layers[0]
+
+        return Perceptron(
+            ACTIVATIONS[network.activation],
+            self.parameters.matrices(self.theta)[layers],
+            self.parameters.matrices(self.grad)[layers],
+            self.parameters.table(self.theta, first),
+            self.parameters.table(self.grad, first),
         )
 
     def _own(self) -> list[Own]:

@@ -12,8 +12,9 @@ from torch import nn
 from skvae.engine.adam import BETA1, BETA2, EPS, AdamState
 from skvae.engine.captured_step import CapturedStep
 from skvae.engine.flat_step import FlatStep
+from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import mlp_of
-from skvae.model.network import INPUT_MAX, VAE
+from skvae.model.network import VAE
 
 
 def make_step(
@@ -42,9 +43,14 @@ def _is_hand_written(vae: VAE) -> bool:
 
 def _is_near(vae: VAE, x: torch.Tensor) -> bool:
     """Whether there are cells to read, all within the limit that `VAE.inputs` holds them in and the step by hand does not."""
-    cells = x[:, vae.likelihood.layout.first_number :]
-    if cells.shape[1] == 0:
+    layout = vae.likelihood.layout
+    if layout.n_inputs == 0:
         return False
+
+    # a level is no further than 1
+    cells = x[:, layout.first_number : layout.first_level]
+    if cells.numel() == 0:
+        return True
 
     return float(cells.abs().max()) <= INPUT_MAX
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from skvae.engine.first_layers import Calls, FirstLayer, Gather, Levels, Perceptron, Product
 from skvae.engine.matmul import product
 from skvae.model.layers import Activation
 from skvae.model.likelihoods import Block
@@ -16,27 +17,8 @@ from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN, VAE
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
 
-Calls = list[Callable[[], object]]
-"""Calls without arguments, to be made one after the other."""
-
-
 Own = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """Values and gradients of a block's own parameters, by the name it has for them."""
-
-
-class Perceptron(NamedTuple):
-    """A built-in network as the passes read and write it.
-
-    Attributes
-    ----------
-    activation : Activation
-    weights, weight_grads : list of tensor of shape (n_out, n_in + 1)
-        Of each layer; the last column is the bias.
-    """
-
-    activation: Activation
-    weights: Sequence[torch.Tensor]
-    weight_grads: Sequence[torch.Tensor]
 
 
 class BlockBuffers(NamedTuple):
@@ -45,7 +27,7 @@ class BlockBuffers(NamedTuple):
     Attributes
     ----------
     block : Block
-    cells : tensor of shape (n_cells, n)
+    cells : tensor of shape (n_columns, n)
     outputs : tensor of shape (n_outputs, n)
         Outputs of the decoder, overwritten by the gradient.
     flags : tensor of int of shape (n_parts,) or None
@@ -96,18 +78,19 @@ class Workspace:
         self.half = like.new_full((), 0.5)
         self.minus_half = like.new_full((), -0.5)
 
-        # the last row of x stays 1: it meets the bias
+        # the last row of x stays 1
         self.x = like.new_ones(layout.width + 1, n)
         self.rows = self.x[:-1]
-        self.inputs = self.x[layout.first_number :]
         self.offset = self.x[layout.offset]
+        self.inputs = RowInputs(layout, self.x, gathered=encoder.table is not None)
 
         self._make_latent_buffers(vae.latent_dim, vae.decoder.n_row_inputs)
-        self.encode, self.encode_back = passes(encoder, self.inputs, self.head, self.head_grad)
+        self.encode, self.encode_back = passes(encoder, self.inputs.layer(), self.head, self.head_grad)
 
         # the gradient by the outputs overwrites them
         self.outputs = like.new_empty(vae.likelihood.n_outputs, n)
-        self.decode, self.decode_back = passes(decoder, self.below, self.outputs, self.outputs, self.z_mean_grad)
+        first = Product(self.below) if decoder.table is None else self.inputs.layer(self.below)
+        self.decode, self.decode_back = passes(decoder, first, self.outputs, self.outputs, self.z_mean_grad)
         self.raised = [self.outputs[raised] for raised in vae.likelihood.raised]
         self.blocks = self._make_blocks(vae, own)
 
@@ -124,8 +107,11 @@ class Workspace:
         self.kl_cells = self.x.new_zeros(latent_dim, self.n)
         self.kl = self.x.new_zeros(latent_dim, self.n)
 
-        # the decoder reads z, the cells of the row if it reads any, and ones
-        self.below = self.x.new_ones(latent_dim + n_row_inputs + 1, self.n)
+        # the decoder reads z, and what the encoder multiplies if it reads the row; else only ones, which meet the bias
+        n_below = 1
+        if n_row_inputs:
+            n_below = len(self.inputs.dense)
+        self.below = self.x.new_ones(latent_dim + n_below, self.n)
         self.z = self.below[:latent_dim]
         self.context: torch.Tensor | None = None
         if n_row_inputs:
@@ -147,8 +133,9 @@ class Workspace:
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> None:
         """Fill the decoder's outputs for the rows `x` (n, layout.width) and the `noise` (latent_dim, n)."""
         self.rows.copy_(x.t())
+        self.inputs.read()
         if self.context is not None:
-            self.context.copy_(self.inputs)
+            self.context.copy_(self.inputs.dense)
         for call in self.encode:
             call()
 
@@ -229,6 +216,63 @@ def _flags(layout: Layout, parts: slice, device: torch.device) -> torch.Tensor |
     return torch.tensor(positions, device=device)
 
 
+class RowInputs:
+    """What the first layers read of a batch of rows; the rows stand side by side.
+
+    Parameters
+    ----------
+    layout : Layout
+    x : tensor of shape (layout.width + 1, n)
+        The rows, and ones.
+    gathered : bool
+        Whether the weights of levels are gathered; else the levels are made one-hot.
+
+    Attributes
+    ----------
+    dense : tensor of shape (n_dense, n)
+        What is multiplied: numbers and flags, and unless `gathered`, one-hot levels and ones, which meet the bias.
+    """
+
+    def __init__(self, layout: Layout, x: torch.Tensor, *, gathered: bool) -> None:
+        self.cells = x[layout.first_number : layout.first_level]
+        self.positions = x[layout.first_level : -1]
+        self.levels: Levels | None = None
+        self.one_hot: torch.Tensor | None = None
+
+        if gathered:
+            self.levels = Levels(layout, x.shape[1])
+            self.dense = self.cells
+        elif layout.n_levels:
+            self.dense = x.new_ones(layout.n_inputs + 1, x.shape[1])
+            self.one_hot = self.dense[len(self.cells) :]
+            self.starts = torch.tensor(layout.level_starts, device=x.device)[:, None]
+        else:
+            # without levels, the ones stand behind the cells already
+            self.dense = x[layout.first_number :]
+
+    def read(self) -> None:
+        """Follow the rows, which have changed."""
+        if self.levels is not None:
+            self.levels.read(self.positions)
+        elif self.one_hot is not None:
+            self.dense[: len(self.cells)].copy_(self.cells)
+            self.one_hot[:-1].zero_()
+
+            # where a cell is missing, the one goes to the ones behind the levels
+            last = len(self.one_hot) - 1
+            at = torch.where(self.positions < 0, last, self.starts + self.positions.long())
+            self.one_hot.scatter_(0, at, 1)
+
+    def layer(self, dense: torch.Tensor | None = None) -> FirstLayer:
+        """A first layer that reads the rows; `dense`, with z above, takes the place of the attribute."""
+        if dense is None:
+            dense = self.dense
+        if self.levels is None:
+            return Product(dense)
+
+        return Gather(dense, self.levels)
+
+
 # ------------------------------------------------------------------------------------------------- through the networks
 
 
@@ -267,7 +311,7 @@ class HiddenLayer:
 
 def passes(
     network: Perceptron,
-    inputs: torch.Tensor,
+    first: FirstLayer,
     outputs: torch.Tensor,
     outputs_grad: torch.Tensor,
     inputs_grad: torch.Tensor | None = None,
@@ -277,8 +321,7 @@ def passes(
     Parameters
     ----------
     network : Perceptron
-    inputs : tensor of shape (n_inputs + 1, n)
-        With a last row of ones.
+    first : FirstLayer
     outputs, outputs_grad : tensor of shape (n_outputs, n)
         What the way up fills and the way down starts from; they may be the same.
     inputs_grad : tensor of shape (k, n), default=None
@@ -288,31 +331,30 @@ def passes(
     -------
     up, down : list of callable
     """
-    hidden = [HiddenLayer(len(w), network.activation, inputs) for w in network.weights[:-1]]
-    up = _way_up(network, inputs, hidden, outputs)
-    down = _way_down(network, inputs, hidden, outputs_grad, inputs_grad)
+    hidden = [HiddenLayer(len(w), network.activation, outputs) for w in network.weights[:-1]]
+    up = _way_up(network, first, hidden, outputs)
+    down = _way_down(network, first, hidden, outputs_grad, inputs_grad)
 
     return up, down
 
 
-def _way_up(network: Perceptron, inputs: torch.Tensor, hidden: Sequence[HiddenLayer], outputs: torch.Tensor) -> Calls:
+def _way_up(network: Perceptron, first: FirstLayer, hidden: Sequence[HiddenLayer], outputs: torch.Tensor) -> Calls:
     """Fill the hidden layers and the outputs."""
-    calls: Calls = []
-    below = inputs
+    # of each layer, its sums
+    sums = [layer.sums for layer in hidden]
+    sums.append(outputs)
+    calls = first.up(network, sums[0])
 
-    for w, layer in zip(network.weights[:-1], hidden, strict=True):
-        calls.append(product(w, below, layer.sums))
+    for layer, w, own in zip(hidden, network.weights[1:], sums[1:], strict=True):
         calls.append(functools.partial(network.activation.forward, layer.sums, out=layer.activations))
-        below = layer.above
-
-    calls.append(product(network.weights[-1], below, outputs))
+        calls.append(product(w, layer.above, own))
 
     return calls
 
 
 def _way_down(
     network: Perceptron,
-    inputs: torch.Tensor,
+    first: FirstLayer,
     hidden: Sequence[HiddenLayer],
     outputs_grad: torch.Tensor,
     inputs_grad: torch.Tensor | None,
@@ -331,7 +373,7 @@ def _way_down(
         calls.append(functools.partial(network.activation.backward, below.grad, below.sums))
         grad = below.grad
 
-    calls.append(product(grad, inputs.t(), network.weight_grads[0]))
+    calls += first.down(network, grad)
     if inputs_grad is not None:
         w = network.weights[0][:, : len(inputs_grad)]
         calls.append(product(w.t(), grad, inputs_grad))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skvae.model.inputs import Inputs
 from skvae.model.layers import ACTIVATIONS, MLP, mlp_of, portable
 from skvae.threads import on_one_thread
 
@@ -85,7 +86,7 @@ class Decoder(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def n_row_inputs(self) -> int:
-        """int : number of cells of the row that the network reads behind z, either all n_inputs or 0."""
+        """int : number of inputs made of the row that the network reads behind z, either all n_inputs or 0."""
 
     @property
     def layers(self) -> Sequence[nn.Linear] | None:
@@ -101,14 +102,14 @@ class Decoder(nn.Module, abc.ABC):
         """Of each layer, 1 where a weight is free and 0 where it is cut, shape (n_out, n_in); None if all are free."""
 
     @abc.abstractmethod
-    def forward(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, inputs: Inputs | None = None) -> torch.Tensor:
         """Parameters of p(x | z) for whole rows.
 
         Parameters
         ----------
         z : tensor of shape (..., n, latent_dim)
-        inputs : tensor of shape (n, n_inputs), default=None
-            Cells of the rows; may be None if `n_row_inputs` is 0.
+        inputs : Inputs, default=None
+            Of the n rows; may be None if `n_row_inputs` is 0.
 
         Returns
         -------
@@ -116,14 +117,14 @@ class Decoder(nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def begin(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> Reader:
+    def begin(self, z: torch.Tensor, inputs: Inputs | None = None) -> Reader:
         """A reader of the outputs for rows whose parts come one after the other.
 
         Parameters
         ----------
         z : tensor of shape (n, n_draws, latent_dim)
-        inputs : tensor of shape (n, n_inputs), default=None
-            The cells given from the start, 0 where a part is still to come; None if all are.
+        inputs : Inputs, default=None
+            Of the n rows: of the parts given from the start, where those still to come are missing; None if all are to come.
 
         Returns
         -------
@@ -195,7 +196,7 @@ class FactorizedDecoder(Decoder):
         """See `Decoder`: all weights are free."""
         return [None] * len(self.layers or ())
 
-    def forward(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, inputs: Inputs | None = None) -> torch.Tensor:
         """See `Decoder`."""
         if z.ndim == 2:
             return self.network(z)
@@ -205,7 +206,7 @@ class FactorizedDecoder(Decoder):
 
         return outputs.unflatten(0, z.shape[:-1])
 
-    def begin(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> Reader:
+    def begin(self, z: torch.Tensor, inputs: Inputs | None = None) -> Reader:
         """See `Decoder`."""
         outputs = self.network(z.flatten(0, 1))
 
@@ -309,7 +310,7 @@ class AutoregressiveDecoder(Decoder):
 
     @property
     def n_row_inputs(self) -> int:
-        """int : number of cells of the row that the network reads behind z."""
+        """int : number of inputs made of the row that the network reads behind z."""
         return self.layout.n_inputs
 
     def weight_masks(self) -> list[torch.Tensor | None]:
@@ -319,7 +320,7 @@ class AutoregressiveDecoder(Decoder):
     def _mask(self, i: int) -> torch.Tensor:
         return self.get_buffer(f"mask_{i}")
 
-    def forward(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, inputs: Inputs | None = None) -> torch.Tensor:
         """See `Decoder`."""
         if inputs is None:
             raise ValueError("An autoregressive decoder reads the rows beside z: pass their cells as `inputs`.")
@@ -329,7 +330,7 @@ class AutoregressiveDecoder(Decoder):
 
         # several z may go with one row, which is multiplied once for them all
         by_z = F.linear(z, weight[:, : self.latent_dim])
-        by_row = F.linear(inputs, weight[:, self.latent_dim :], first.bias)
+        by_row = inputs.linear(weight[:, self.latent_dim :], first.bias)
 
         return self.after_first(by_z + by_row)
 
@@ -343,14 +344,14 @@ class AutoregressiveDecoder(Decoder):
 
         return sums
 
-    def begin(self, z: torch.Tensor, inputs: torch.Tensor | None = None) -> Reader:
+    def begin(self, z: torch.Tensor, inputs: Inputs | None = None) -> Reader:
         """See `Decoder`."""
         first = self.network.layers[0]
 
         # the weights that the mask cuts are 0 already; (n, n_draws, width)
         sums = F.linear(z, first.weight[:, : self.latent_dim], first.bias)
         if inputs is not None:
-            sums += F.linear(inputs, first.weight[:, self.latent_dim :])[:, None]
+            sums += inputs.linear(first.weight[:, self.latent_dim :])[:, None]
 
         return _OrderedReader(self, sums.flatten(0, 1))
 
@@ -410,10 +411,14 @@ class _OrderedReader(Reader):
         return self._decoder.after_first(self._sums[rows])
 
     def take(self, part: int, parts: torch.Tensor, rows: slice | torch.Tensor) -> None:
-        cells = torch.nonzero(self._input_part == part)[:, 0]
-        weight = self._layers[0].weight[:, self._decoder.latent_dim + cells]
+        own = torch.nonzero(self._input_part == part)[:, 0]
+        weight = self._layers[0].weight[:, self._decoder.latent_dim + own].t()  # (inputs of the part, width)
 
-        self._sums[rows] += input_cells(self._layout, part, parts[rows]) @ weight.t()
+        # a level is a one among zeros: it chooses a row of the weights
+        if part >= self._layout.n_numbers:
+            self._sums[rows] += weight.index_select(0, parts[rows, part].long())
+        else:
+            self._sums[rows] += number_inputs(self._layout, part, parts[rows]) @ weight
 
 
 def unit_degrees(n_units: int, n_ranks: int) -> torch.Tensor:
@@ -421,8 +426,8 @@ def unit_degrees(n_units: int, n_ranks: int) -> torch.Tensor:
     return torch.arange(n_units) * n_ranks // max(1, n_units)
 
 
-def input_cells(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:
-    """Cells that an encoded row holds for a part.
+def number_inputs(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:
+    """Inputs made of a part that is not categorical.
 
     Parameters
     ----------
@@ -433,15 +438,10 @@ def input_cells(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:
 
     Returns
     -------
-    cells : tensor of shape (n, number of cells)
-        What the network reads of it: its number and its flag, or its levels.
+    inputs : tensor of shape (n, 1 or 2)
+        Its number and, if it has one, its flag.
     """
     value = parts[:, part]
-    if part >= layout.n_numbers:
-        levels = F.one_hot(value.long(), layout.n_levels[part - layout.n_numbers])
-
-        return levels.to(value.dtype)
-
     observed = torch.ones_like(value)
     gate = layout.gate[part]
 

@@ -66,7 +66,7 @@ def generate_in_order(
     generator : torch.Generator, default=None
         None takes means or most probable levels.
     x : tensor of shape (n, layout.width), default=None
-        The encoded rows, with zeros where a part is to be drawn.
+        The encoded rows, in which the parts to be drawn are missing.
     given : tensor of shape (n, n_parts), default=None
         Their given parts; NaN where one is to be drawn.
     offset : tensor of shape (n,), default=None

@@ -171,12 +171,16 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs of shape (n, sizes[-1])."""
+        return self.after_first(self.layers[0](x))
+
+    def after_first(self, sums: torch.Tensor) -> torch.Tensor:
+        """Outputs, shape (..., sizes[-1]), from the sums of the first layer, shape (..., sizes[1])."""
         activation = ACTIVATIONS[self.activation]
 
-        for layer in self.layers[:-1]:
-            x = activation(layer(x))
+        for layer in self.layers[1:]:
+            sums = layer(activation(sums))
 
-        return self.layers[-1](x)
+        return sums
 
     def __reduce__(self) -> tuple[Any, ...]:
         # as arrays, for a pickled view would carry the whole buffer that it is a part of

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder, Reader
+from skvae.model.inputs import Inputs, read_inputs
 from skvae.model.layers import MLP, arrays, load, mlp_of, portable
 from skvae.model.likelihoods import Likelihood, held
 from skvae.randomness import PrivateDraws
@@ -29,10 +30,6 @@ LOGVAR_MIN = -20.0
 LOGVAR_MAX = 10.0
 """The encoder's log-variances are held in this range (standard deviations from 5e-5 to 150), so that a row far from all
 training rows cannot overflow the exponential."""
-
-INPUT_MAX = 1e4
-"""The encoder sees no cell beyond this many deviations from its mean; the likelihood does. No row of a training table of
-fewer than 1e8 rows gets there (a column's largest standardised value is at most sqrt(n))."""
 
 
 class VAE(nn.Module):
@@ -69,14 +66,24 @@ class VAE(nn.Module):
         # custom networks may have no parameters
         return torch.device("cpu")
 
-    def inputs(self, x: torch.Tensor) -> torch.Tensor:
-        """The cells of encoded rows that networks read, shape (n, layout.n_inputs)."""
-        return x[..., self.likelihood.layout.first_number :].clamp(-INPUT_MAX, INPUT_MAX)
+    def inputs(self, x: torch.Tensor) -> Inputs:
+        """What networks read of encoded rows, shape (n, layout.width)."""
+        return read_inputs(self.likelihood.layout, x)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
+        inputs = self.inputs(x)
+        mlp = mlp_of(self.encoder)
+
+        # a network of the user's is promised a matrix
+        if mlp is None:
+            outputs = self.encoder(inputs.dense(self.likelihood.layout.n_inputs))
+        else:
+            first = mlp.layers[0]
+            outputs = mlp.after_first(inputs.linear(first.weight, first.bias))
+
         # side by side in the encoder's outputs
-        z_mean, z_logvar = self.encoder(self.inputs(x)).chunk(2, dim=-1)
+        z_mean, z_logvar = outputs.chunk(2, dim=-1)
 
         return z_mean, held(z_logvar, LOGVAR_MIN, LOGVAR_MAX)
 
@@ -114,7 +121,7 @@ class VAE(nn.Module):
         ----------
         z : tensor of shape (n, n_draws, latent_dim)
         x : tensor of shape (n, layout.width), default=None
-            Encoded rows, with zeros where a part is still to come.
+            Encoded rows, in which the parts still to come are missing.
         """
         if x is None:
             return self.decoder.begin(z)
@@ -230,8 +237,8 @@ def build_vae(
     ----------
     layout : Layout
         Positions of the cells in an encoded row.
-    mean : ndarray of shape (layout.width,)
-        Mean of the encoded rows; the built-in decoders start there.
+    mean : ndarray of shape (layout.first_level + layout.n_all_levels,)
+        Mean of the encoded rows up to their levels, and the share of each level; the built-in decoders start there.
     latent_dim : int
     hidden_layer_sizes : sequence of int
         Widths of the encoder's hidden layers; the decoder has them in reverse.

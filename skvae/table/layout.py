@@ -17,7 +17,8 @@ class Layout:
     with. The *offset* exists if there is an exposure: the decoder's outputs for all counts are raised by it. It is the
     logarithm of the row's exposure over the mean exposure, 0 where it is missing. *Numbers* are normal and bernoulli cells
     and, standardised, the logarithms of the counts. *Flags* belong to columns that had missing cells at fit: 1 where the cell
-    is observed, 0 where it is missing. *Levels* are one-hot. The network reads everything behind counts and offset.
+    is observed, 0 where it is missing. *Levels* are the positions of categorical cells among the levels of their part, -1
+    where the cell is missing. The network reads everything behind counts and offset, the levels as if they were one-hot.
 
     Attributes
     ----------
@@ -86,16 +87,33 @@ class Layout:
     @property
     def width(self) -> int:
         """int : length of an encoded row."""
-        return self.first_level + sum(self.n_levels)
+        return self.first_level + len(self.n_levels)
+
+    @property
+    def n_all_levels(self) -> int:
+        """int : number of levels of all categorical parts."""
+        return sum(self.n_levels)
+
+    @property
+    def level_starts(self) -> list[int]:
+        """list of int of length n_categorical : position of the first level of each part among the levels of all."""
+        starts = []
+        start = 0
+
+        for n_levels in self.n_levels:
+            starts.append(start)
+            start += n_levels
+
+        return starts
 
     @property
     def n_inputs(self) -> int:
-        """int : number of cells, the last ones of a row, that the network reads."""
-        return self.width - self.first_number
+        """int : number of inputs of the network: the numbers, the flags and, one-hot, the levels."""
+        return self.first_level - self.first_number + self.n_all_levels
 
     @property
     def input_parts(self) -> list[int]:
-        """list of int of length n_inputs : the part that each cell read by the network belongs to."""
+        """list of int of length n_inputs : the part that each input of the network belongs to."""
         parts = [*range(self.n_numbers), *self.flagged]
 
         # a categorical part is read by as many cells as it has levels

@@ -223,8 +223,9 @@ class Table:
         """
         n = len(values)
 
-        # a missing cell stays 0 everywhere
+        # a missing cell stays 0 everywhere, and its level -1
         x = np.zeros((n, self.layout.width), dtype=dtype or values.dtype)
+        x[:, self.layout.first_level :] = -1
         observed = np.zeros((n, self.layout.n_parts), dtype=bool)
         log_jacobian = np.zeros(n)
 
@@ -241,7 +242,7 @@ class Table:
     def _encode_column(
         self, j: int, values: np.ndarray, x: np.ndarray, observed: np.ndarray, log_jacobian: np.ndarray
     ) -> None:
-        """Fill the cells of column `j`, shape (n,), in zeros: see `EncodedRows`."""
+        """Fill the cells of column `j`, shape (n,), in rows without one: see `EncodedRows`."""
         column = self.columns[j]
         rows = np.flatnonzero(~np.isnan(values))
 
@@ -265,14 +266,12 @@ class Table:
             self._write_cells(i, own, cells, inputs, x)
 
     def _write_cells(self, i: int, rows: np.ndarray, cells: np.ndarray, inputs: np.ndarray, x: np.ndarray) -> None:
-        """Fill the cells of part `i`, shape (len(rows),), in zeros."""
+        """Fill the cells of part `i`, shape (len(rows),), in rows without one."""
         layout = self.layout
         section = KINDS[self._arrangement.parts[i].kind].section
 
         if section == "levels":
-            categorical = i - layout.n_numbers
-            first = layout.first_level + sum(layout.n_levels[:categorical])
-            x[rows, first + cells.astype(int)] = 1
+            x[rows, layout.first_level + i - layout.n_numbers] = cells
             return
 
         # the likelihood reads a count as it is, the network its logarithm

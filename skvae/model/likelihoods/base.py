@@ -52,8 +52,8 @@ class Block(nn.Module, abc.ABC):
         Section of an encoded row that holds the block's cells.
     limits : dict
         Range of parameters, by name. After each step of an optimiser, `project` puts them back into it.
-    n_cells, n_outputs : int
-        Number of cells that the block is compared with, and of decoder outputs that it reads.
+    n_outputs, n_means : int
+        Number of decoder outputs that the block reads, and of means that they start from.
     """
 
     name: ClassVar[str] = ""
@@ -75,9 +75,9 @@ class Block(nn.Module, abc.ABC):
         super().__init__()
         self.n_columns = n_columns
 
-        # a kind with several cells or outputs per column says so in its own __init__
-        self.n_cells = n_columns
+        # a kind with several outputs or means per column says so in its own __init__
         self.n_outputs = n_columns
+        self.n_means = n_columns
 
     @classmethod
     def for_layout(cls, layout: Layout, n_columns: int, n_components: int) -> Block:
@@ -104,11 +104,6 @@ class Block(nn.Module, abc.ABC):
         return torch.arange(self.n_columns)
 
     @property
-    def cell_column(self) -> torch.Tensor:
-        """Tensor of int of shape (n_cells,) : the column of the block that each cell belongs to."""
-        return torch.arange(self.n_columns)
-
-    @property
     def raised(self) -> slice:
         """slice : positions of the outputs that the row's offset is added to, among the block's outputs."""
         return slice(0, 0)
@@ -119,7 +114,7 @@ class Block(nn.Module, abc.ABC):
 
         Parameters
         ----------
-        cells : tensor of shape (..., n_cells)
+        cells : tensor of shape (..., n_columns)
         outputs : tensor of shape (..., n_outputs)
 
         Returns
@@ -145,7 +140,7 @@ class Block(nn.Module, abc.ABC):
 
         Parameters
         ----------
-        cells : tensor of shape (n_cells, n)
+        cells : tensor of shape (n_columns, n)
         outputs : tensor of shape (n_outputs, n)
             Decoder outputs, overwritten by the gradient with respect to them.
         observed : tensor of shape (n_columns, n) or None
@@ -194,8 +189,8 @@ class Block(nn.Module, abc.ABC):
 
         Parameters
         ----------
-        mean : tensor of shape (n_cells,)
-            Mean of each cell over the training rows.
+        mean : tensor of shape (n_means,)
+            Mean of each column's cells over the training rows, or the shares of its levels.
 
         Returns
         -------

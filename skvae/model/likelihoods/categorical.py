@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
 
 from skvae.model.likelihoods.base import LOGIT_MAX, Block, Own, exp_, held
 
@@ -37,7 +36,7 @@ def cosines(n: int) -> torch.Tensor:
 
 
 class Categorical(Block):
-    """One of several levels; the cells of a column are its levels one-hot, all 0 where it is missing.
+    """One of several levels; a cell is the position of its level among those of its column, -1 where it is missing.
 
     Each level has an output, its own logit. Where the first levels of a column are the values of a number in ascending
     order, the own logits of the column have a smaller weight, and a smooth curve over the order is added to the logits of
@@ -55,10 +54,11 @@ class Categorical(Block):
     name = "categorical"
     section = "levels"
 
-    member: torch.Tensor  # (n_cells, n_columns) : 1 where the level belongs to the column
-    column: torch.Tensor  # (n_cells,) : column of each level
-    waves: torch.Tensor  # (n_cells, n_coefficients) : values of the cosines at each level
-    own_scale: torch.Tensor  # (n_cells,) : weight of each level's own logit
+    column: torch.Tensor  # (n_all,) : column of each level, of n_all levels of all columns
+    starts: torch.Tensor  # (n_columns,) : position of each column's first level among all
+    positions: torch.Tensor  # (n_all,) : all levels in order
+    waves: torch.Tensor  # (n_all, n_coefficients) : values of the cosines at each level
+    own_scale: torch.Tensor  # (n_all,) : weight of each level's own logit
 
     def __init__(self, n_levels: Sequence[int], n_ordered: Sequence[int] | None = None) -> None:
         super().__init__(len(n_levels))
@@ -85,15 +85,16 @@ class Categorical(Block):
 
         n_waves = torch.tensor([wave.shape[1] for wave in waves])
         self._curved = curved
-        self._cell_column = column
         self._output_column = torch.cat([column, columns.repeat_interleave(n_waves)])
-        self.n_cells = len(self._cell_column)
         self.n_outputs = len(self._output_column)
+        self.n_means = first
 
         # not persistent, for they follow from the arguments
         all_waves = torch.block_diag(*waves)
+        starts = torch.tensor([0, *self.n_levels[:-1]]).cumsum(0)
         self.register_buffer("column", column, persistent=False)
-        self.register_buffer("member", F.one_hot(column, self.n_columns).float(), persistent=False)
+        self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("positions", torch.arange(first), persistent=False)
         self.register_buffer("waves", all_waves, persistent=False)
         self.register_buffer("own_scale", torch.where(all_waves.any(1), OWN_SCALE, 1.0).float(), persistent=False)
 
@@ -107,19 +108,14 @@ class Categorical(Block):
         """See `Block`."""
         return self._output_column
 
-    @property
-    def cell_column(self) -> torch.Tensor:
-        """See `Block`."""
-        return self._cell_column
-
     def _alone(self, column: int) -> Block:
         alone = Categorical(self.n_levels[column : column + 1], self.n_ordered[column : column + 1])
 
-        return alone.to(self.member.device, self.member.dtype)
+        return alone.to(self.waves.device, self.waves.dtype)
 
     def _logits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Logit of each level, shape (..., n_cells)."""
-        logits, coefficients = outputs.split([self.n_cells, self.n_outputs - self.n_cells], dim=-1)
+        """Logit of each level, shape (..., n_all)."""
+        logits, coefficients = outputs.split([self.n_means, self.n_outputs - self.n_means], dim=-1)
 
         if self._curved:
             logits = logits * self.own_scale + coefficients @ self.waves.t()
@@ -130,16 +126,21 @@ class Categorical(Block):
 
         return held(logits)
 
-    def _log_levels(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Log probability of each level, shape (..., n_cells)."""
-        logits = self._logits(outputs)
-        log_sums = torch.log(torch.exp(logits) @ self.member)
-
-        return logits - log_sums.index_select(-1, self.column)
-
     def log_prob(self, cells: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Log mass of each column's level, shape (..., n_columns), in nats; 0 where it is missing."""
-        return (cells * self._log_levels(outputs)) @ self.member
+        logits = self._logits(outputs)
+        log_sums = []
+
+        for own in torch.exp(logits).split(self.n_levels, dim=-1):
+            log_sums.append(own.sum(-1))
+
+        # several draws of outputs may go with one row
+        levels = (self.starts + cells.clamp_min(0)).long()
+        shape = torch.broadcast_shapes(levels.shape[:-1], logits.shape[:-1])
+        chosen = logits.expand(*shape, -1).gather(-1, levels.expand(*shape, -1))
+        log_prob = chosen - torch.log(torch.stack(log_sums, dim=-1))
+
+        return log_prob * (cells >= 0)
 
     def backward_(
         self,
@@ -153,11 +154,11 @@ class Categorical(Block):
     ) -> None:
         """Gradient in place: see `Block.backward_`. The cells say which are missing; `observed` is not read.
 
-        Minus the log mass has the derivative p - x by the logit of a level with probability p; none where all of a
-        column's cells are 0.
+        Minus the log mass has the derivative p by the logit of a level with probability p, and p - 1 by that of the level
+        that the cell holds; none where it is missing.
         """
-        logits = outputs[: self.n_cells]
-        coefficients = outputs[self.n_cells :]
+        logits = outputs[: self.n_means]
+        coefficients = outputs[self.n_means :]
 
         if self._curved:
             logits.mul_(self.own_scale[:, None]).addmm_(self.waves, coefficients)
@@ -166,21 +167,30 @@ class Categorical(Block):
             for levels in self._curved:
                 logits[levels] -= logits[levels].amax(0)
 
+        # of each row and column, (n_columns, n): the share of the cell in the loss, and its level among all
+        share = (cells >= 0).to(scale.dtype).mul_(scale)
+        levels = cells.clamp_min(0).add_(self.starts[:, None]).long()
+
         logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
-        chosen = torch.mv(cells * logits, scale) @ self.member
+        chosen = logits.gather(0, levels)
 
-        # sums over the levels of a column, (n_columns, n)
         probs = exp_(logits)
-        sums = self.member.t() @ probs
-        present = self.member.t() @ cells
-        log_sums = torch.mv(torch.log(sums).mul_(present), scale)
+        sums = self._sums(probs)
+        nll.add_((torch.log(sums) - chosen).mul_(share).sum(1))
 
-        probs.mul_(present.div_(sums).index_select(0, self.column)).sub_(cells).mul_(scale)
-        nll.add_(log_sums).sub_(chosen)
+        probs.mul_((share / sums).index_select(0, self.column))
+        probs.scatter_add_(0, levels, -share)
 
         if self._curved:
             torch.mm(self.waves.t(), probs, out=coefficients)
             probs.mul_(self.own_scale[:, None])
+
+    def _sums(self, probs: torch.Tensor) -> torch.Tensor:
+        """Sums over the levels of each column, shape (n_columns, n), of a tensor of shape (n_all, n)."""
+        # one bag of rows per column: a product with zeros and ones takes ten times as long
+        sums, *_ = torch.embedding_bag(probs, self.positions, self.starts)
+
+        return sums
 
     def mean(self, outputs: torch.Tensor) -> torch.Tensor:
         """Position of the most probable level of each column, shape (..., n_columns)."""
@@ -208,6 +218,6 @@ class Categorical(Block):
         """Decoder outputs for levels of the given shares, with a flat curve, shape (n_outputs,)."""
         # a level that is never observed has a logit, too
         logits = torch.log(mean.clamp_min(1e-3))
-        coefficients = mean.new_zeros(self.n_outputs - self.n_cells)
+        coefficients = mean.new_zeros(self.n_outputs - self.n_means)
 
         return torch.cat([logits / self.own_scale.to(mean), coefficients])

@@ -15,12 +15,26 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """A block of parts, and the positions of its parts, of its cells in an encoded row, and of its decoder outputs."""
+    """A block of parts, and the positions of what belongs to it.
+
+    Attributes
+    ----------
+    block : Block
+    parts : slice
+        Its parts.
+    cells : slice
+        Its cells in an encoded row.
+    outputs : slice
+        Its decoder outputs.
+    means : slice
+        Its means among those that the decoder's outputs start from.
+    """
 
     block: Block
     parts: slice
     cells: slice
     outputs: slice
+    means: slice
 
 
 class Likelihood(nn.Module):
@@ -142,8 +156,8 @@ class Likelihood(nn.Module):
 
         Parameters
         ----------
-        mean : tensor of shape (layout.width,)
-            Mean of the encoded rows.
+        mean : tensor of shape (layout.first_level + layout.n_all_levels,)
+            Mean of the encoded rows up to their levels, and the share of each level.
 
         Returns
         -------
@@ -151,7 +165,7 @@ class Likelihood(nn.Module):
         """
         parts = []
         for place in self.places:
-            parts.append(place.block.initial_outputs(mean[place.cells]))
+            parts.append(place.block.initial_outputs(mean[place.means]))
 
         return _side_by_side(parts, mean.new_empty(0))
 
@@ -184,15 +198,17 @@ def _places(layout: Layout, blocks: Iterable[Block]) -> Iterator[Place]:
 
     for block in blocks:
         cell = next_cell[block.section]
-        next_cell[block.section] += block.n_cells
+        next_cell[block.section] += block.n_columns
 
+        # the levels come last, so that only their means have places of their own
         parts = slice(part, part + block.n_columns)
-        cells = slice(cell, cell + block.n_cells)
+        cells = slice(cell, cell + block.n_columns)
         outputs = slice(output, output + block.n_outputs)
+        means = slice(cell, cell + block.n_means)
         part = parts.stop
         output = outputs.stop
 
-        yield Place(block, parts, cells, outputs)
+        yield Place(block, parts, cells, outputs, means)
 
 
 def _raised(places: Iterable[Place]) -> tuple[slice, ...]:
