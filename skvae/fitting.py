@@ -19,10 +19,11 @@ from skvae.engine.training import AdamState, History, train
 from skvae.exceptions import DivergenceError
 from skvae.fitted import FittedModel, Latents
 from skvae.model.latent import ROWS
+from skvae.model.likelihoods import mean_row
 from skvae.model.network import VAE, build_vae, kl_divergence
 from skvae.parameters import check_device, check_hidden_layer_sizes, draw_seed, resolve_decoder, resolve_density
 from skvae.progress import Progress, hook_args
-from skvae.table import Layout, Table, as_table
+from skvae.table import Table, as_table
 from skvae.threads import on_one_thread
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ def make_network(
     )
     return build_vae(
         table.layout,
-        _means(table.layout, rows),
+        mean_row(table.layout, rows.x, rows.weight).numpy(),
         latent_dim=int(estimator.latent_dim),
         hidden_layer_sizes=hidden_layer_sizes,
         activation=estimator.activation,
@@ -365,30 +366,6 @@ def make_network(
         decoder=decoder,
         seed=seed,
     )
-
-
-def _means(layout: Layout, rows: TrainingRows) -> np.ndarray:
-    """Weighted mean of encoded rows up to their levels, and the share of each level.
-
-    Returns
-    -------
-    means : ndarray of float32 of shape (layout.first_level + layout.n_all_levels,)
-    """
-    cells = rows.x[:, : layout.first_level]
-    if rows.weight is None:
-        weight = torch.ones_like(rows.x[:, :1])[:, 0]
-        means = [cells.mean(0)]
-    else:
-        weight = rows.weight
-        means = [weight @ cells / weight.sum()]
-
-    for k, n_levels in enumerate(layout.n_levels):
-        levels = rows.x[:, layout.first_level + k]
-        observed = levels >= 0
-        counts = torch.bincount(levels[observed].long(), weight[observed], minlength=n_levels)
-        means.append(counts / weight.sum())
-
-    return torch.cat(means).cpu().numpy()
 
 
 def network_to_go_on(former: FittedModel, latent_dim: int) -> VAE:

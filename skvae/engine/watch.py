@@ -8,7 +8,10 @@ from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
 
 ROWS_PER_CHUNK = 8192
-"""Rows that are looked at together: memory stays bounded."""
+"""Rows that are looked at together, at most: memory stays bounded."""
+
+OUTPUTS_PER_CHUNK = 2**22
+"""Outputs of the decoder for them, at most."""
 
 State = dict[str, torch.Tensor]
 """Parameters and buffers of a module by name."""
@@ -116,9 +119,11 @@ class Watch:
     @torch.no_grad()
     def _score(self) -> float:
         total = 0.0
+        n_rows = min(ROWS_PER_CHUNK, OUTPUTS_PER_CHUNK // max(1, self.vae.likelihood.n_outputs))
+        n_rows = max(1, n_rows)
 
-        for start in range(0, len(self.x), ROWS_PER_CHUNK):
-            rows = slice(start, start + ROWS_PER_CHUNK)
+        for start in range(0, len(self.x), n_rows):
+            rows = slice(start, start + n_rows)
             nll, kl = self.vae.elbo_terms(self.x[rows], self.noise[rows])
             total -= float(((nll + self.beta * kl) * self.weight[rows]).sum())
 

@@ -13,7 +13,7 @@ from skvae.model.likelihoods.counts import (
     zero_inflated_log_prob,
 )
 from skvae.model.likelihoods.normal import LOG_STD_MIN, Normal, NormalMixture, normal_log_prob
-from skvae.model.likelihoods.row import Likelihood, Place
+from skvae.model.likelihoods.row import Likelihood, Place, mean_row
 
 __all__ = [
     "BLOCKS",
@@ -32,6 +32,7 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "bernoulli_log_prob",
     "held",
+    "mean_row",
     "negative_binomial_log_prob",
     "normal_log_prob",
     "poisson_log_prob",

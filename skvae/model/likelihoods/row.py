@@ -175,6 +175,39 @@ class Likelihood(nn.Module):
             place.block.project()
 
 
+def mean_row(layout: Layout, x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Weighted mean of encoded rows up to their levels, and the share of each level.
+
+    Parameters
+    ----------
+    layout : Layout
+    x : tensor of shape (n, layout.width)
+    weight : tensor of shape (n,), default=None
+        None weights all rows alike.
+
+    Returns
+    -------
+    mean : tensor of shape (layout.first_level + layout.n_all_levels,)
+        On the CPU.
+    """
+    cells = x[:, : layout.first_level]
+    if weight is None:
+        weight = x.new_ones(len(x))
+        means = [cells.mean(0).cpu()]
+    else:
+        means = [(weight @ cells / weight.sum()).cpu()]
+
+    # counted in order: devices add up in another one each time
+    weight = weight.cpu()
+    for k, n_levels in enumerate(layout.n_levels):
+        levels = x[:, layout.first_level + k].cpu()
+        observed = levels >= 0
+        counts = torch.bincount(levels[observed].long(), weight[observed], minlength=n_levels)
+        means.append(counts / weight.sum())
+
+    return torch.cat(means)
+
+
 def _blocks(layout: Layout, n_components: int) -> Iterator[Block]:
     """A block for each kind of the layout, in order."""
     for kind, n_columns in layout.kinds:
