@@ -32,16 +32,16 @@ LAYOUTS = {
         kinds=(("categorical", 4),), n_levels=(9, 3, 5, 2), n_ordered=(9, 0, 4, 1), rank=(2, 1, 3, 0), gate=(-1,) * 4
     ),
     # so many levels that their weights are gathered, with numbers before them and without
-    "rich": Layout(
+    "many levels": Layout(
         kinds=(("poisson", 1), ("normal", 2), ("categorical", 3)),
-        n_levels=(14, 3, 9),
+        n_levels=(14, 3, 95),
         n_ordered=(5, 0, 0),
         flagged=(1, 2),
         rank=(3, 0, 5, 2, 4, 1),
         gate=(-1, -1, 4, -1, -1, -1),
         count_scales=((0.8, 0.5),),
     ),
-    "levels": Layout(kinds=(("categorical", 2),), n_levels=(6, 12), rank=(1, 0), gate=(-1,) * 2),
+    "levels alone": Layout(kinds=(("categorical", 2),), n_levels=(8, 110), rank=(1, 0), gate=(-1,) * 2),
     "counts": Layout(
         kinds=(("poisson", 2), ("negative_binomial", 2)),
         rank=(0, 3, 1, 2),

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from skvae.engine.matmul import product
+from skvae.engine.matmul import Calls, product
+from skvae.engine.stairs import Stairs
 from skvae.model.layers import Activation
 
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
-
-Calls = list[Callable[[], object]]
-"""Calls without arguments, to be made one after the other."""
 
 
 class Perceptron(NamedTuple):
@@ -34,6 +32,8 @@ class Perceptron(NamedTuple):
         Of each layer; the last column is the bias.
     table, table_grad : tensor of shape (n_levels + 2, n_out) or None
         Of a first layer that gathers: the weights of the levels, the bias, and zeros. None if it does not.
+    stairs : Stairs or None
+        The mask of the last layer, where there is something to leave out.
     """
 
     activation: Activation
@@ -41,6 +41,7 @@ class Perceptron(NamedTuple):
     weight_grads: Sequence[torch.Tensor]
     table: torch.Tensor | None = None
     table_grad: torch.Tensor | None = None
+    stairs: Stairs | None = None
 
 
 class FirstLayer(abc.ABC):
@@ -157,7 +158,7 @@ class Levels:
         counts = torch.bincount(codes, minlength=self.n_levels)
         torch.cumsum(counts[: self.n_levels], 0, out=self.ends[1:])
 
-        held = self.row[torch.from_numpy(order[: int(self.ends[-1])])]
+        held = self.row.index_select(0, torch.from_numpy(order[: int(self.ends[-1])]))
         self.rows = torch.cat([held, self.row[: self.n]])
 
     def gather(self, table: torch.Tensor, sums: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from skvae.engine import adam
 from skvae.engine.adam import AdamState
 from skvae.engine.first_layers import Perceptron
+from skvae.engine.stairs import Stairs
 from skvae.engine.workspace import Own, Workspace
 from skvae.model.inputs import is_gathered
 from skvae.model.layers import ACTIVATIONS, MLP, mlp_of
@@ -193,6 +194,10 @@ class FlatStep:
         n = len(self.parameters.encoder.layers)
         encoder = self._perceptron(self.parameters.encoder, slice(0, n))
         decoder = self._perceptron(self.parameters.decoder, slice(n, None))
+
+        # on a device with thousands of cores, one large product is quicker than several small ones
+        if self.theta.device.type == "cpu":
+            decoder = decoder._replace(stairs=Stairs.of(self.vae.decoder.weight_masks()[-1]))
 
         return encoder, decoder
 

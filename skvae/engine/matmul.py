@@ -10,6 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+Calls = list[Callable[[], object]]
+"""Calls without arguments, to be made one after the other."""
+
 LARGE = 2**21
 """Products of this many multiplications, or more, gain from torch's threads, and lose nothing to its calls without them."""
 

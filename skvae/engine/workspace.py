@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from skvae.engine.first_layers import Calls, FirstLayer, Gather, Levels, Perceptron, Product
-from skvae.engine.matmul import product
+from skvae.engine.first_layers import FirstLayer, Gather, Levels, Perceptron, Product
+from skvae.engine.matmul import Calls, product
 from skvae.model.layers import Activation
 from skvae.model.likelihoods import Block
 from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN, VAE
@@ -347,7 +347,10 @@ def _way_up(network: Perceptron, first: FirstLayer, hidden: Sequence[HiddenLayer
 
     for layer, w, own in zip(hidden, network.weights[1:], sums[1:], strict=True):
         calls.append(functools.partial(network.activation.forward, layer.sums, out=layer.activations))
-        calls.append(product(w, layer.above, own))
+        if network.stairs is not None and own is outputs:
+            calls += network.stairs.up(w, layer.above, own)
+        else:
+            calls.append(product(w, layer.above, own))
 
     return calls
 
@@ -367,9 +370,16 @@ def _way_down(
     for k in reversed(range(len(hidden))):
         below = hidden[k]
         w = network.weights[k + 1]
-        calls.append(product(grad, below.above.t(), network.weight_grads[k + 1]))
+        w_grad = network.weight_grads[k + 1]
+
         # the bias has no layer below
-        calls.append(product(w[:, :-1].t(), grad, below.grad))
+        if network.stairs is not None and grad is outputs_grad:
+            calls += network.stairs.down(w_grad, below.above, grad)
+            calls += network.stairs.down_to_units(w, grad, below.grad)
+        else:
+            calls.append(product(grad, below.above.t(), w_grad))
+            calls.append(product(w[:, :-1].t(), grad, below.grad))
+
         calls.append(functools.partial(network.activation.backward, below.grad, below.sums))
         grad = below.grad
 

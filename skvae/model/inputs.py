@@ -14,8 +14,11 @@ INPUT_MAX = 1e4
 """Networks see no number beyond this many deviations from its mean; the likelihood does. No row of a training table of
 fewer than 1e8 rows gets there (a column's largest standardised value is at most sqrt(n))."""
 
-LEVELS_PER_PART = 8
-"""From this many levels per categorical part on, on average, a first layer gathers weights in place of a product."""
+LEVELS_TO_GATHER = 100
+"""First layers gather the weights of levels from about this number of levels on: see `is_gathered`."""
+
+LEVELS_PER_PART = 2
+"""Levels that take a product as long as each categorical part takes a gather."""
 
 
 class Inputs(NamedTuple):
@@ -130,7 +133,11 @@ def one_hot(positions: torch.Tensor, n_levels: int, dtype: torch.dtype) -> torch
 def is_gathered(layout: Layout, device: torch.device) -> bool:
     """Whether first layers gather the weights of levels, rather than multiply one-hot cells.
 
-    A product costs time in proportion to the levels, a gather in proportion to the parts, and on a processor both are equal
-    at about `LEVELS_PER_PART` levels a part. On a device with thousands of cores the product is the quicker one.
+    A product costs time in proportion to the levels. A gather costs time in proportion to the parts, and the sort for the way
+    back, and some calls, whatever the table. On one thread of a processor a training step takes as long with either at
+    ``LEVELS_TO_GATHER + LEVELS_PER_PART * n_parts`` levels, of 1 to 100 parts, at batches of 128 rows and 128 hidden units.
+    On a device with thousands of cores the product is the quicker one.
     """
-    return device.type == "cpu" and layout.n_all_levels >= LEVELS_PER_PART * len(layout.n_levels) > 0
+    n_least = LEVELS_TO_GATHER + LEVELS_PER_PART * len(layout.n_levels)
+
+    return device.type == "cpu" and layout.n_all_levels >= n_least
