@@ -85,11 +85,15 @@ class Gather(FirstLayer):
     cells : tensor of shape (n_cells, n)
         The first inputs; there may be none.
     levels : Levels
+    table, table_grad : tensor of shape (n_levels + 2, n_out)
+        Weights of the levels, bias and zeros, and their gradients.
     """
 
-    def __init__(self, cells: torch.Tensor, levels: Levels) -> None:
+    def __init__(self, cells: torch.Tensor, levels: Levels, table: torch.Tensor, table_grad: torch.Tensor) -> None:
         self.cells = cells
         self.levels = levels
+        self.table = table
+        self.table_grad = table_grad
 
     def up(self, network: Perceptron, sums: torch.Tensor) -> Calls:
         """See `FirstLayer`."""
@@ -100,7 +104,7 @@ class Gather(FirstLayer):
             calls.append(product(network.weights[0][:, :n_cells], self.cells, sums))
         else:
             calls.append(sums.zero_)
-        calls.append(functools.partial(self.levels.gather, network.table, sums))
+        calls.append(functools.partial(self.levels.gather, self.table, sums))
 
         return calls
 
@@ -111,7 +115,7 @@ class Gather(FirstLayer):
 
         if n_cells:
             calls.append(product(grad, self.cells.t(), network.weight_grads[0][:, :n_cells]))
-        calls.append(functools.partial(self.levels.scatter, grad, network.table_grad))
+        calls.append(functools.partial(self.levels.scatter, grad, self.table_grad))
 
         return calls
 

@@ -85,11 +85,13 @@ class Workspace:
         self.inputs = RowInputs(layout, self.x, gathered=encoder.table is not None)
 
         self._make_latent_buffers(vae.latent_dim, vae.decoder.n_row_inputs)
-        self.encode, self.encode_back = passes(encoder, self.inputs.layer(), self.head, self.head_grad)
+        self.encode, self.encode_back = passes(
+            encoder, self.inputs.layer(encoder, self.inputs.dense), self.head, self.head_grad
+        )
 
         # the gradient by the outputs overwrites them
         self.outputs = like.new_empty(vae.likelihood.n_outputs, n)
-        first = Product(self.below) if decoder.table is None else self.inputs.layer(self.below)
+        first = self.inputs.layer(decoder, self.below)
         self.decode, self.decode_back = passes(decoder, first, self.outputs, self.outputs, self.z_mean_grad)
         self.raised = [self.outputs[raised] for raised in vae.likelihood.raised]
         self.blocks = self._make_blocks(vae, own)
@@ -263,14 +265,12 @@ class RowInputs:
             at = torch.where(self.positions < 0, last, self.starts + self.positions.long())
             self.one_hot.scatter_(0, at, 1)
 
-    def layer(self, dense: torch.Tensor | None = None) -> FirstLayer:
-        """A first layer that reads the rows; `dense`, with z above, takes the place of the attribute."""
-        if dense is None:
-            dense = self.dense
-        if self.levels is None:
+    def layer(self, network: Perceptron, dense: torch.Tensor) -> FirstLayer:
+        """The first layer of a network, which multiplies `dense`, shape (any, n), and gathers the levels if it has a table."""
+        if self.levels is None or network.table is None or network.table_grad is None:
             return Product(dense)
 
-        return Gather(dense, self.levels)
+        return Gather(dense, self.levels, network.table, network.table_grad)
 
 
 # ------------------------------------------------------------------------------------------------- through the networks

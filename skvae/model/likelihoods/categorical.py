@@ -167,19 +167,19 @@ class Categorical(Block):
             for levels in self._curved:
                 logits[levels] -= logits[levels].amax(0)
 
-        # of each row and column, (n_columns, n): the share of the cell in the loss, and its level among all
+        # of each row and column, (n_columns, n): the share of the cell in the loss, and the level it holds
         share = (cells >= 0).to(scale.dtype).mul_(scale)
-        levels = cells.clamp_min(0).add_(self.starts[:, None]).long()
+        held = cells.clamp_min(0).add_(self.starts[:, None]).long()
 
         logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
-        chosen = logits.gather(0, levels)
+        chosen = logits.gather(0, held)
 
         probs = exp_(logits)
         sums = self._sums(probs)
         nll.add_((torch.log(sums) - chosen).mul_(share).sum(1))
 
         probs.mul_((share / sums).index_select(0, self.column))
-        probs.scatter_add_(0, levels, -share)
+        probs.scatter_add_(0, held, -share)
 
         if self._curved:
             torch.mm(self.waves.t(), probs, out=coefficients)
