@@ -561,6 +561,19 @@ def test_losses_of_encoded_rows_differ_by_the_mean_jacobian_from_those_of_the_ta
             np.testing.assert_allclose(rows.weight.numpy(), weight / weight.mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("n_levels", [3, 60])
+def test_rows_to_train_on_have_one_cell_a_category_whatever_its_levels(n_levels):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({f"c{j}": pd.Categorical(rng.integers(0, n_levels, 600)) for j in range(8)})
+    learnt, read = Table.fit(frame)
+    rows, _ = fitting.encode_rows(learnt, read, None, "cpu")
+    assert learnt.layout.n_all_levels == 8 * n_levels
+    assert rows.x.dtype == torch.float32
+    assert rows.x.shape == (600, 8)
+    assert rows.x.untyped_storage().nbytes() == 600 * 8 * 4
+    np.testing.assert_array_equal(rows.x.numpy(), frame.astype(float))
+
+
 def test_rows_of_weight_zero_are_not_read():
     weight = np.ones(60)
     weight[::3] = 0

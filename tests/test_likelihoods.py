@@ -22,6 +22,7 @@ from skvae.model.likelihoods import (
     NormalMixture,
     ZeroInflatedNegativeBinomial,
     bernoulli_log_prob,
+    mean_row,
     negative_binomial_log_prob,
     normal_log_prob,
     poisson_log_prob,
@@ -531,6 +532,18 @@ def test_row_has_the_density_of_the_twin(kinds, decoder):
     x, _ = rows_of(layout, 20)
     z = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 2)))
     torch.testing.assert_close(vae.likelihood.log_prob(x, vae.decode(z, x)), SlowVAE(vae).log_probs(x, z))
+
+
+@pytest.mark.parametrize("kinds", LAYOUTS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mean_row_has_the_means_and_the_shares_of_the_levels(kinds, weighted):
+    layout = LAYOUTS[kinds]
+    x, _ = rows_of(layout, 30)
+    weight = torch.from_numpy(np.random.default_rng(0).uniform(0.1, 2, 30)) if weighted else None
+    numbers = x[:, : layout.first_level].numpy()
+    levels = [x[:, [layout.first_level + k]].numpy() == np.arange(n) for k, n in enumerate(layout.n_levels)]
+    expected = np.average(np.hstack([numbers, *levels]), axis=0, weights=weight)
+    np.testing.assert_allclose(mean_row(layout, x, weight), expected, rtol=1e-12, atol=1e-15)
 
 
 def test_projection_keeps_own_parameters_in_range_only():

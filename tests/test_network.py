@@ -143,6 +143,17 @@ def test_log_variance_stays_in_range_and_far_cells_are_held():
         torch.testing.assert_close(vae.encode(far)[0], vae.encode(torch.full((1, 5), INPUT_MAX))[0])
 
 
+@pytest.mark.parametrize("kinds", LAYOUTS)
+def test_networks_of_ones_own_read_levels_as_ones_among_zeros(kinds):
+    seen, layout = [], LAYOUTS[kinds]
+
+    vae = make(encoder=plain, kinds=kinds).double()
+    vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    x, _ = rows_of(layout, 6)
+    vae.encode(x)
+    torch.testing.assert_close(seen[-1], SlowVAE(make(kinds=kinds)).inputs(x), rtol=0, atol=0)
+
+
 # ------------------------------------------------------------------------------------------------------------- pickling
 
 

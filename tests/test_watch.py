@@ -34,6 +34,19 @@ def test_score_is_the_weighted_elbo_of_the_twin(weighted, chunk, monkeypatch):
     assert watch.look() == pytest.approx((weight * elbo).sum().item() / weight.sum().item(), rel=1e-10)
 
 
+def test_rows_looked_at_together_have_a_bounded_number_of_outputs(monkeypatch):
+    sizes = []
+    vae, watch = watching()
+    whole = watch.look()
+    terms = vae.elbo_terms
+    monkeypatch.setattr(vae, "elbo_terms", lambda x, noise: sizes.append(len(x)) or terms(x, noise))
+    for n_outputs, expected in ((4 * vae.likelihood.n_outputs + 1, [4, 4, 1]), (1, [1] * 9)):
+        monkeypatch.setattr(module, "OUTPUTS_PER_CHUNK", n_outputs)
+        sizes.clear()
+        assert watch.look() == pytest.approx(whole, rel=1e-12)
+        assert sizes == expected
+
+
 def test_looks_differ_by_their_parameters_alone():
     _, watch = watching()
     assert watch.look() == watch.look()
