@@ -29,6 +29,9 @@ RIDGE = 1e-4
 CELLS_PER_CHUNK = 2**22
 """Largest number of pairs of a point and a posterior whose log densities are held in memory at once."""
 
+POINTS_PER_CHUNK = 2**14
+"""Largest number of pairs of a point and a component of a mixture in one product: its results stay in the cache."""
+
 
 class LatentDensity(ABC):
     """A density of z. A new one states its `name` and these three methods, and is added to `LATENT_DENSITIES`."""
@@ -256,17 +259,24 @@ class Mixture(LatentDensity):
         weights = torch.from_numpy(self.weights).to(z)
         means = torch.from_numpy(self.means).to(z)
         factors = torch.from_numpy(self.factors).to(z)
+        n_components, latent_dim = means.shape
 
         # log det of a covariance is twice the sum over the logarithms of its factor's diagonal
         constant = torch.log(weights) - torch.log(torch.diagonal(factors, dim1=1, dim2=2)).sum(1)
-        constant -= 0.5 * z.shape[-1] * math.log(2 * math.pi)
+        constant -= 0.5 * latent_dim * math.log(2 * math.pi)
 
-        # squared Mahalanobis distances, a component at a time: shape (...,) each
-        squares = []
-        for mean, inverse in zip(means, torch.linalg.inv(factors), strict=True):
-            squares.append(((z - mean) @ inverse.t()).square_().sum(-1))
+        # whitened deviations from all means by one product, whose rows are ordered by unit, then by component
+        inverses = torch.linalg.inv(factors)
+        slopes = inverses.transpose(0, 1).reshape(-1, latent_dim)
+        offsets = torch.einsum("cij,cj->ic", inverses, means).flatten()
 
-        return torch.logsumexp(constant - 0.5 * torch.stack(squares, dim=-1), dim=-1)
+        log_prob = []
+        for points in z.reshape(-1, latent_dim).split(max(1, POINTS_PER_CHUNK // n_components)):
+            whitened = torch.addmm(-offsets, points, slopes.t()).view(-1, latent_dim, n_components)
+            squares = whitened.square().sum(1)  # squared Mahalanobis distances, (len(points), n_components)
+            log_prob.append(torch.logsumexp(constant - 0.5 * squares, dim=1))
+
+        return torch.cat(log_prob).view(z.shape[:-1])
 
 
 class Gaussian(Mixture):

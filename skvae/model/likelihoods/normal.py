@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from skvae.model.likelihoods.base import Block, Limits, Own, exp_, held, softmax_
+from skvae.model.likelihoods.base import LOG2_E, Block, Limits, Own, exp_, held, log_sum_exp, softmax_
 
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
@@ -24,7 +24,7 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 def normal_log_prob(x: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
     """Log density of N(mean, exp(log_std)^2) at `x`, elementwise, in nats; shapes are broadcast."""
-    return -0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 - log_std - _HALF_LOG_2PI
+    return -0.5 * ((x - mean) * torch.exp2(-LOG2_E * log_std)) ** 2 - log_std - _HALF_LOG_2PI
 
 
 class Normal(Block):
@@ -138,7 +138,7 @@ class NormalMixture(Block):
         logits, means, log_stds = self._parameters_of(outputs)
         log_probs = normal_log_prob(cells[..., None, :], means, held(log_stds, LOG_STD_MIN, -LOG_STD_MIN))
 
-        return torch.logsumexp(logits + log_probs, dim=-2) - torch.logsumexp(logits, dim=-2)
+        return log_sum_exp(logits + log_probs, dim=-2) - log_sum_exp(logits, dim=-2)
 
     def backward_(
         self,
