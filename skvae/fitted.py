@@ -15,7 +15,13 @@ from torch import Tensor
 
 from skvae.conditioning import fill, sample_given
 from skvae.engine.training import AdamState
-from skvae.inference import generate, log_likelihood, posterior, standard_normal_draws
+from skvae.inference import (
+    adaptive_log_likelihood,
+    generate,
+    log_likelihood,
+    posterior,
+    standard_normal_draws,
+)
 from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
 from skvae.model.network import VAE
 from skvae.model.state import from_state, to_state
@@ -188,16 +194,24 @@ class FittedModel:
     # ------------------------------------------------------------------------------------------- densities, missing cells
 
     @on_one_thread
-    def log_likelihood(self, values: np.ndarray, n_draws: int, seed: int) -> np.ndarray:
-        """Log-likelihood of rows, ndarray of shape (n_samples,): see `skvae.inference.log_likelihood`."""
+    def log_likelihood(self, values: np.ndarray, n_draws: int | None, seed: int) -> np.ndarray:
+        """Log-likelihood of rows, ndarray of shape (n_samples,).
+
+        See `skvae.inference.log_likelihood`, and without a number of draws `skvae.inference.adaptive_log_likelihood`.
+        """
         self.table.check_exposure(values, to_score=True)
         density = self.density("auto")
-        draws = standard_normal_draws(n_draws, self.network.latent_dim, seed)
 
         scores = []
         for x, rows in self.encoded(values):
+            network = self._network_like(x)
             observed = torch.from_numpy(rows.observed).to(x.device)
-            score = log_likelihood(self._network_like(x), x, observed, draws.to(x), density).cpu().numpy()
+            if n_draws is None:
+                bounds = adaptive_log_likelihood(network, x, observed, density, seed)
+            else:
+                draws = standard_normal_draws(n_draws, network.latent_dim, seed).to(x)
+                bounds = log_likelihood(network, x, observed, draws, density)
+            score = bounds.cpu().numpy()
             scores.append(score + rows.log_jacobian.astype(score.dtype))
         return np.concatenate(scores)
 

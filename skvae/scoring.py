@@ -19,24 +19,28 @@ class _Density(Protocol):
 
     def _read(self, X: Any) -> np.ndarray: ...
 
-    def score_samples(self, X: Any, *, n_draws: int = 32, random_state: Any = None) -> np.ndarray: ...
+    def score_samples(self, X: Any, *, n_draws: int | str = "auto", random_state: Any = None) -> np.ndarray: ...
 
 
 class ScoringMixin:
     """The methods `score_samples` and `score` of an estimator that holds a `FittedModel`."""
 
-    def score_samples(self: _Density, X: Any, *, n_draws: int = 32, random_state: Any = None) -> np.ndarray:
+    def score_samples(
+        self: _Density, X: Any, *, n_draws: int | str = "auto", random_state: Any = None
+    ) -> np.ndarray:
         """Log-likelihood of rows.
 
-        The importance-weighted bound (Burda et al., 2016) on log p(x), with `n_draws` quasi-random draws of z from q(z | x).
-        The same draws serve every row, so that a row's number does not depend on the rows around it.
+        The importance-weighted bound (Burda et al., 2016) on log p(x), from quasi-random draws of z. They follow from the seed
+        and the cells of the row, so that a row's number does not depend on the rows around it.
 
         Parameters
         ----------
         X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
             Rows, with the columns of the training table.
-        n_draws : int, default=32
-            Draws per row. The bound rises with it towards log p(x), in expectation.
+        n_draws : int or "auto", default="auto"
+            Draws per row. ``"auto"`` moves q(z | x) towards the posterior by a gradient step and takes 16 to 256 draws around
+            its new mean, the more the longer the step: a power of two near 16 times its square, in deviations of q. An integer
+            takes as many draws from q(z | x) itself; the bound rises with it towards log p(x), in expectation.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws. None is a fixed one, so that the same call gives the same numbers.
 
@@ -48,7 +52,9 @@ class ScoringMixin:
             constant columns do not count.
         """
         model = self._model()
-        n = check_positive_integer("n_draws", n_draws)
+        n = None
+        if not isinstance(n_draws, str) or n_draws != "auto":
+            n = check_positive_integer("n_draws", n_draws, or_else="'auto' or ")
 
         # scores are compared: the same call gives the same numbers
         seed = 0

@@ -291,7 +291,7 @@ def test_score_is_the_weighted_mean(linear):
 @pytest.mark.parametrize("n_draws", [0, -1, 1.5, "many", None, True], ids=str)
 def test_number_of_draws_must_be_a_positive_integer(linear, n_draws):
     vae, X, *_ = linear
-    with pytest.raises(ValueError, match=f"n_draws must be an integer of at least 1, got {n_draws!r}"):
+    with pytest.raises(ValueError, match=f"n_draws must be 'auto' or an integer of at least 1, got {n_draws!r}"):
         vae.score_samples(X, n_draws=n_draws)
 
 

@@ -46,7 +46,7 @@ def test_draws_and_seed_are_handed_on():
     asked.score_samples(rows, random_state=np.random.RandomState(7))
     asked.score(rows)
     seed = draw_seed(check_random_state(7))
-    assert asked.asked == [((4, 2), 32, 0), ((4, 2), 5, seed), ((4, 2), 32, seed), ((4, 2), 32, 0)]
+    assert asked.asked == [((4, 2), None, 0), ((4, 2), 5, seed), ((4, 2), None, seed), ((4, 2), None, 0)]
 
 
 def test_a_random_state_gives_other_draws_at_each_call():
@@ -58,9 +58,9 @@ def test_a_random_state_gives_other_draws_at_each_call():
     assert first != second
 
 
-@pytest.mark.parametrize("n_draws", [0, -3, 2.0, True, None])
+@pytest.mark.parametrize("n_draws", [0, -3, 2.0, True, None, "many"])
 def test_numbers_of_draws_that_are_none_are_refused_before_anything_is_read(n_draws):
-    with pytest.raises(ValueError, match="n_draws must be an integer of at least 1, got"):
+    with pytest.raises(ValueError, match="n_draws must be 'auto' or an integer of at least 1, got"):
         Asked().score_samples("no table", n_draws=n_draws)
 
 
