@@ -1,9 +1,8 @@
-"""Rows around given cells: what a fitted model says of missing cells, and new rows under conditions."""
+"""Rows completed around given cells, and new rows under conditions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -15,20 +14,11 @@ from skvae.model.network import VAE
 from skvae.table import EncodedRows, Layout, Table
 from skvae.threads import on_one_thread
 
-DRAWS_TO_IMPUTE = 256
-"""Draws of z behind an imputed cell."""
-
-DRAWS_IN_ORDER = 128
-"""The same where the decoder takes one pass per part for them."""
-
 PROPOSALS = 20
 """Proposals per row of a conditional sample."""
 
 SHARE_FROM_DENSITY = 4
 """One of so many draws of z comes from p(z), the others from q(z | x)."""
-
-ROWS_AT_ONCE = 64
-"""Incomplete rows that are completed at a time."""
 
 SAMPLES_AT_ONCE = 2000
 """Rows that are drawn around given cells at a time."""
@@ -46,7 +36,6 @@ def complete(
     *,
     noise: bool = True,
     offset: Tensor | None = None,
-    centred: Collection[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Complete rows around their given parts, with importance weights (Mattei & Frellsen, 2019).
 
@@ -69,8 +58,6 @@ def complete(
         Whether missing parts are drawn given z; False takes their means or most probable levels.
     offset : tensor of shape (n,), default=None
         Offsets of the counts, if there is an exposure; NaN where it is missing.
-    centred : collection of int, default=()
-        Parts whose means are taken anyway.
 
     Returns
     -------
@@ -78,29 +65,54 @@ def complete(
     weights : tensor of shape (n, n_draws)
         Normalised to sum to one by row.
     """
-    n = len(x)
-    n_far = n_draws // SHARE_FROM_DENSITY
-    n_near = n_draws - n_far
-
     z_mean, z_logvar = vae.encode(x)
+    n_near = n_draws - n_draws // SHARE_FROM_DENSITY
+    noise_near = torch.randn(len(x), n_near, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+    z, log_ratio = proposals(z_mean, z_logvar, noise_near, n_draws, generator, density)
+
+    source = generator if noise else None
+    parts, log_prob = generate_in_order(vae, z, source, x=x, given=given, offset=offset)
+    return parts, torch.softmax(log_prob + log_ratio, dim=1)
+
+
+def proposals(
+    z_mean: Tensor, z_logvar: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator, density: LatentDensity
+) -> tuple[Tensor, Tensor]:
+    """Draws of z from q(z | x), and behind them draws from p(z).
+
+    Parameters
+    ----------
+    z_mean, z_logvar : tensor of shape (n, latent_dim)
+        Of q(z | x).
+    noise : tensor of shape (n, n_near, latent_dim)
+        Standard normal: the draws from q(z | x) follow from it.
+    n_draws : int
+        Number of all draws.
+    generator : torch.Generator
+        Source of the draws from p(z).
+    density : LatentDensity
+        p(z).
+
+    Returns
+    -------
+    z : tensor of shape (n, n_draws, latent_dim)
+    log_ratio : tensor of shape (n, n_draws)
+        ``log p(z) - log proposal(z)``, in nats.
+    """
+    n, n_near, latent_dim = noise.shape
     z_mean = z_mean[:, None]  # (n, 1, latent_dim)
     z_logvar = z_logvar[:, None]
     z_std = torch.exp(0.5 * z_logvar)
 
-    # the near ones first: their number decides the density of the proposal
-    noise_near = torch.randn(n, n_near, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
-    far = density.sample(n * n_far, generator, x.dtype).to(x.device)
-    z = torch.cat([z_mean + z_std * noise_near, far.view(n, -1, vae.latent_dim)], dim=1)
+    far = density.sample(n * (n_draws - n_near), generator, noise.dtype).to(noise.device)
+    z = torch.cat([z_mean + z_std * noise, far.view(n, -1, latent_dim)], dim=1)
 
     # the proposal is a mixture of both, whichever a draw came from (Veach & Guibas, 1995: the balance heuristic)
     log_p = density.log_prob(z)
-    log_q = Prior(vae.latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
+    log_q = Prior(latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
     share_near = n_near / n_draws
     log_proposal = torch.logaddexp(log_q + math.log(share_near), log_p + math.log1p(-share_near))
-
-    source = generator if noise else None
-    parts, log_prob = generate_in_order(vae, z, source, x=x, given=given, offset=offset, centred=centred)
-    return parts, torch.softmax(log_prob + log_p - log_proposal, dim=1)
+    return z, log_p - log_proposal
 
 
 def truncated(weights: Tensor) -> Tensor:
@@ -122,64 +134,6 @@ def resample(weights: Tensor, n_samples: int, generator: torch.Generator) -> Ten
     # the last point may lie behind the last cumulated weight by a rounding error
     positions = torch.searchsorted(torch.cumsum(weights.double().cpu(), 0), points).clamp_max(len(weights) - 1)
     return positions[torch.randperm(n_samples, generator=generator)]
-
-
-@on_one_thread
-def fill(
-    vae: VAE,
-    table: Table,
-    values: np.ndarray,
-    n_copies: int | None,
-    generator: torch.Generator,
-    density: LatentDensity,
-) -> np.ndarray:
-    """Fill missing cells with conditional means and most probable levels, or with draws.
-
-    Parameters
-    ----------
-    vae : VAE
-    table : Table
-    values : ndarray of shape (n, n_features)
-        NaN where a cell is missing.
-    n_copies : int or None
-        None for means and levels; else the number of completed copies.
-    generator : torch.Generator
-    density : LatentDensity
-
-    Returns
-    -------
-    copies : ndarray of shape (n_copies or 1, n, n_features)
-    """
-    copies = np.repeat(values[None], n_copies or 1, axis=0)
-    rows = np.flatnonzero(np.isnan(values).any(1))
-    if not len(rows):
-        return copies
-
-    n_draws = max(n_copies or 1, DRAWS_TO_IMPUTE)
-    centred: Collection[int] = ()
-    if not vae.decoder.independent:
-        n_draws = max(n_copies or 1, DRAWS_IN_ORDER)
-    elif n_copies is None:
-        # the mean of means has less noise than that of draws (Rao & Blackwell), where no part reads another
-        centred = table.linear_parts
-
-    # some rows at a time: each stands for as many as it has draws
-    for chunk in np.array_split(rows, math.ceil(len(rows) / ROWS_AT_ONCE)):
-        drawn, weights = _complete_values(vae, table, values[chunk], n_draws, generator, density, centred=centred)
-        weights = truncated(weights)
-
-        for i, row in enumerate(chunk):
-            missing = np.flatnonzero(np.isnan(values[row]))
-
-            # all cells of a copy come from one draw, so that they go together
-            if n_copies is None:
-                for j in missing:
-                    is_discrete = table.columns[j].kind.is_discrete
-                    copies[0, row, j] = _centre(drawn[i, :, j], weights[i].numpy(), is_discrete)
-            else:
-                chosen = resample(weights[i], n_copies, generator).numpy()
-                copies[:, row, missing] = drawn[i][np.ix_(chosen, missing)]
-    return copies
 
 
 @on_one_thread
@@ -265,7 +219,6 @@ def _complete_values(
     density: LatentDensity,
     *,
     noise: bool = True,
-    centred: Collection[int] = (),
 ) -> tuple[np.ndarray, Tensor]:
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
     encoded: EncodedRows = table.encode_values(values, np.float32)
@@ -275,17 +228,7 @@ def _complete_values(
     if encoded.offset is not None:
         offset = torch.from_numpy(encoded.offset).to(x)
 
-    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset, centred=centred)
+    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset)
     # float64, for a large whole number of single precision is not exact
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()
-
-
-def _centre(cells: np.ndarray, weights: np.ndarray, is_discrete: bool) -> float:
-    """Weighted mean of drawn cells, shape (n,), or the most frequent one."""
-    if not is_discrete:
-        return np.average(cells, weights=weights)
-
-    # a mean of levels is no level
-    distinct, inverse = np.unique(cells, return_inverse=True)
-    return distinct[np.bincount(inverse, weights=weights).argmax()]

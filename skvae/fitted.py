@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.conditioning import fill, sample_given
+from skvae.conditioning import sample_given
 from skvae.engine.training import AdamState
+from skvae.imputation import fill
 from skvae.inference import (
     adaptive_log_likelihood,
     generate,
@@ -238,7 +239,7 @@ class FittedModel:
 
     @on_one_thread
     def impute(self, values: np.ndarray, n_draws: int | None, generator: torch.Generator) -> np.ndarray:
-        """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.conditioning.fill`."""
+        """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.imputation.fill`."""
         # single precision does not tell large whole numbers apart
         values = values.astype(np.float64)
         self.table.check_exposure(values, to_score=False)

@@ -19,6 +19,7 @@ from torch import Tensor
 from skvae.model.generation import generate as generate_points
 from skvae.model.latent import LatentDensity, Prior
 from skvae.model.network import VAE
+from skvae.quasirandom import shifted, shifts_by_bits, uniform_points
 from skvae.threads import on_one_thread
 
 CELLS_PER_CHUNK = 2**18
@@ -43,8 +44,6 @@ STEP = 0.7
 
 LONGEST_STEP = 3.0
 """Largest length of that step, in units of z_std."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 Report = Callable[[int], None]
 """``report(n)`` says that n more rows are done."""
@@ -175,8 +174,8 @@ def adaptive_log_likelihood(
     z_mean, z_std = posterior(vae, x)
     steps = _steps(vae, x, observed, z_mean, z_std)
     rows = Rows(x, observed, z_mean + z_std * steps, z_std)
-    points = _uniform_points(MOST_DRAWS, vae.latent_dim, seed).to(x)
-    shifts = _shifts(x, vae.latent_dim)
+    points = uniform_points(MOST_DRAWS, vae.latent_dim, seed).to(x)
+    shifts = shifts_by_bits(x, vae.latent_dim)
 
     n_draws = numbers_of_draws(steps)
     bounds = x.new_empty(len(x))
@@ -184,7 +183,7 @@ def adaptive_log_likelihood(
         own = torch.nonzero(n_draws == k)[:, 0]
         # rows that are many are done bit by bit, so that there is something to report
         for some in own.split(max(1, DRAWS_PER_REPORT // k)):
-            draws_of = partial(_shifted_draws, points[:k], shifts[some])
+            draws_of = partial(_draws_of_own, points[:k], shifts[some])
             bounds[some] = _log_mean_weight(vae, rows.at(some), k, draws_of, density)
             if report is not None:
                 report(len(some))
@@ -269,48 +268,21 @@ def _log_mean_weight(
     return torch.cat(log_means)
 
 
-def _uniform_points(n_points: int, n_dims: int, seed: int) -> Tensor:
-    """Scrambled Sobol points in the unit cube, tensor of float64 of shape (n_points, n_dims)."""
-    sampler = qmc.Sobol(n_dims, rng=np.random.default_rng(seed))
-    return torch.from_numpy(sampler.random(n_points))
-
-
-def _shifts(x: Tensor, n_dims: int) -> Tensor:
-    """A point of the unit cube for each row, told by the bits of its cells: tensor of float64 of shape (n, n_dims).
-
-    The cells are hashed by a sum of products with odd numbers, modulo 2^64 (Dietzfelbinger, 1996), which no order of rows and
-    no rounding changes. The finaliser of SplitMix64 (Steele, Lea & Flood, 2014) makes the coordinates of it.
-    """
-    cells = np.ascontiguousarray(x.cpu().numpy(), dtype=np.float64).view(np.uint64)
-    factors = np.random.default_rng(0).integers(2**63, size=cells.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    keys = (cells * factors).sum(1, dtype=np.uint64)
-
-    h = keys[:, None] + _GOLDEN * np.arange(1, n_dims + 1, dtype=np.uint64)
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    h ^= h >> np.uint64(31)
-
-    # the upper 53 bits are a double's
-    return torch.from_numpy((h >> np.uint64(11)) * 2.0**-53).to(x)
-
-
-def _shifted_draws(points: Tensor, shifts: Tensor, rows: slice) -> Tensor:
-    """Standard normal draws of some rows: the points moved by each row's shift, modulo 1 (Cranley & Patterson, 1976).
+def _draws_of_own(points: Tensor, shifts: Tensor, rows: slice) -> Tensor:
+    """Standard normal draws of some rows.
 
     Parameters
     ----------
-    points : tensor of shape (n_draws, n_dims)
+    points : tensor of shape (n_draws, latent_dim)
         In the unit cube.
-    shifts : tensor of shape (n, n_dims)
+    shifts : tensor of shape (n, latent_dim)
     rows : slice
 
     Returns
     -------
-    draws : tensor of shape (n_draws, rows, n_dims)
+    draws : tensor of shape (n_draws, rows, latent_dim)
     """
-    uniform = torch.frac(points[:, None] + shifts[rows])
-    # 0 has no quantile
-    return torch.special.ndtri(uniform.clamp_min(torch.finfo(uniform.dtype).eps / 2))
+    return torch.special.ndtri(shifted(points[:, None], shifts[rows]))
 
 
 def _log_prob(vae: VAE, x: Tensor, observed: Tensor, z: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -14,8 +14,8 @@ from skvae.model.network import VAE
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
 
-ROWS_PER_CHUNK = 8192
-"""Rows whose decoder outputs are held at a time for the densities of given parts."""
+ROWS_PER_CHUNK = 1024
+"""Rows whose decoder outputs are held at a time for the densities of given parts: they stay in the processor's cache."""
 
 
 @torch.no_grad()
@@ -82,6 +82,58 @@ def generate_in_order(
     log_prob : tensor of shape (n, n_draws)
         Sum of the log densities of the given parts, each given z and the parts before it, in nats.
     """
+    made = make_in_order(vae, z, generator, x, given, offset, centred=centred)
+
+    return made.parts, made.log_prob.sum(-1)
+
+
+class Made(NamedTuple):
+    """Rows made part after part.
+
+    Attributes
+    ----------
+    parts : tensor of shape (n, n_draws, n_parts)
+        See `generate_in_order`.
+    log_prob : tensor of shape (n, n_draws, n_parts)
+        Log density of each given part, given z and the parts before it, in nats; 0 for the others.
+    expectations : dict of int to tensor of shape (n, n_draws, n_cells)
+        By part, its mean or the probabilities of its levels given z and the parts before it; 0 in rows where it is given.
+    """
+
+    parts: torch.Tensor
+    log_prob: torch.Tensor
+    expectations: dict[int, torch.Tensor]
+
+
+@torch.no_grad()
+def make_in_order(
+    vae: VAE,
+    z: torch.Tensor,
+    generator: torch.Generator | None = None,
+    x: torch.Tensor | None = None,
+    given: torch.Tensor | None = None,
+    offset: torch.Tensor | None = None,
+    *,
+    centred: Collection[int] = (),
+    uniform: torch.Tensor | None = None,
+    with_expectations: bool = False,
+) -> Made:
+    """Rows made part after part, with all that is known of them then.
+
+    Parameters
+    ----------
+    vae, z, generator, x, given, offset, centred
+        See `generate_in_order`.
+    uniform : tensor of shape (n, n_draws, n_dims), default=None
+        Numbers between 0 and 1 that tell the draws of the first, second, … part of a row to be drawn, where the part's kind
+        has a quantile function. `n_dims` is the largest number of such parts, or more.
+    with_expectations : bool, default=False
+        Whether expectations are kept.
+
+    Returns
+    -------
+    made : Made
+    """
     likelihood = vae.likelihood
     layout = likelihood.layout
     n, n_draws, _ = z.shape
@@ -91,7 +143,10 @@ def generate_in_order(
     reader = vae.begin(z, x)
     wanted = _wanted(layout, given)
     parts = given.nan_to_num().repeat_interleave(n_draws, 0)  # (n * n_draws, n_parts)
+    expectations = {}
     offsets = None
+    # how many parts of a row have been drawn
+    n_drawn = wanted.new_zeros(n, dtype=torch.long)
 
     for part in sorted(range(layout.n_parts), key=layout.rank.__getitem__):
         if not wanted[:, part].any():
@@ -106,22 +161,37 @@ def generate_in_order(
                 offsets = _offsets(layout, parts, offset, n_draws)
             outputs[:, raised] += offsets[rows, None]
 
-        block = _block_of(likelihood, part).to(z.device, z.dtype)
+        own = None
+        if uniform is not None:
+            position = n_drawn[:, None, None].expand(n, n_draws, 1)
+            own = uniform.gather(2, position).flatten(0, 1)[rows]
+            n_drawn += wanted[:, part]
+
         source = None if part in centred else generator
-        parts[rows, part] = _cells(block, outputs, source)
+        block = likelihood.one(part, z)
+        parts[rows, part] = _cells(block, outputs, source, own)
         reader.take(part, parts, rows)
 
-    log_prob = z.new_zeros(n, n_draws)
+        if with_expectations:
+            expectations[part] = z.new_zeros(n * n_draws, block.n_cells)
+            expectations[part][rows] = block.expectation(outputs)
+            expectations[part] = expectations[part].view(n, n_draws, -1)
+
+    log_prob = z.new_zeros(n, n_draws, layout.n_parts)
     if x is not None:
         log_prob = _log_prob_of_given(likelihood, reader, x, given, parts, offset)
 
-    return parts.view(n, n_draws, -1), log_prob
+    return Made(parts.view(n, n_draws, -1), log_prob, expectations)
 
 
-def _cells(block: Block, outputs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def _cells(
+    block: Block, outputs: torch.Tensor, generator: torch.Generator | None, uniform: torch.Tensor | None
+) -> torch.Tensor:
     """Cells of one part, shape (n,): drawn, or without a generator their means or most probable levels."""
     if generator is None:
         return block.mean(outputs)[:, 0]
+    if uniform is not None:
+        return block.draw_at(outputs, uniform, generator)[:, 0]
 
     return block.draw(outputs, generator)[:, 0]
 
@@ -148,13 +218,6 @@ def _draws_of(rows: torch.Tensor, n_draws: int) -> slice | torch.Tensor:
         return slice(None)
 
     return torch.nonzero(rows.repeat_interleave(n_draws))[:, 0]
-
-
-def _block_of(likelihood: Likelihood, part: int) -> Block:
-    """The likelihood of one part alone."""
-    place = next(place for place in likelihood.places if part < place.parts.stop)
-
-    return place.block.one(part - place.parts.start)
 
 
 def _raised_outputs(likelihood: Likelihood, part: int) -> torch.Tensor:
@@ -207,13 +270,13 @@ def _log_prob_of_given(
     parts: torch.Tensor,
     offset: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Log density of the given parts, shape (n, n_draws), once the reader has taken all of them."""
+    """Log density of each given part, shape (n, n_draws, n_parts), once the reader has taken all of them; 0 for the others."""
     n = len(x)
     n_draws = len(parts) // n
     if likelihood.raised:
         offsets = _offsets(likelihood.layout, parts, offset, n_draws)
 
-    sums = []
+    log_probs = []
     for draws in torch.arange(len(parts), device=x.device).split(ROWS_PER_CHUNK):
         rows = draws // n_draws
         outputs = reader.all_outputs(draws)  # (len(draws), n_outputs)
@@ -221,6 +284,6 @@ def _log_prob_of_given(
             outputs[:, raised] += offsets[draws, None]
 
         log_prob = likelihood.log_prob(x[rows], outputs)
-        sums.append(torch.where(torch.isnan(given[rows]), 0.0, log_prob).sum(1))
+        log_probs.append(torch.where(torch.isnan(given[rows]), 0.0, log_prob))
 
-    return torch.cat(sums).view(n, n_draws)
+    return torch.cat(log_probs).view(n, n_draws, -1)

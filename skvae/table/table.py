@@ -82,7 +82,7 @@ class Table:
         self.exposure = None
         if exposure is not None:
             j, smallest, log_mean = exposure
-            own = tuple(self._arrangement.places[j])
+            own = tuple(self.places[j])
             self.exposure = Exposure(j, columns[j].kind, own, smallest, log_mean)
         self.layout = self._arrangement.layout(columns, self.exposure)
 
@@ -155,6 +155,11 @@ class Table:
         return cls(schema, columns, learnt), values
 
     # ------------------------------------------------------------------------------------------------ container -> encoded
+
+    @property
+    def places(self) -> list[list[int]]:
+        """list of (list of int) of length n_columns : positions of the parts of each column, in the order of drawing."""
+        return self._arrangement.places
 
     @property
     def linear_parts(self) -> set[int]:
@@ -249,7 +254,7 @@ class Table:
         # kinds never see a missing cell
         encoded = column.kind.encode(values[rows].astype(np.float64), column.label)
 
-        for i, part in zip(self._arrangement.places[j], encoded, strict=True):
+        for i, part in zip(self.places[j], encoded, strict=True):
             # rows in which the part is there, and what it holds in them
             own = rows
             cells = part.cells
@@ -295,16 +300,19 @@ class Table:
         -------
         values : ndarray of float64 of shape (n_samples, n_features)
         """
-        n = len(parts)
-        values = np.empty((n, len(self.columns)))
-        for j, column in enumerate(self.columns):
-            own = [parts[:, i] for i in self._arrangement.places[j]]
-            values[:, j] = column.kind.decode(own, n)
+        values = np.empty((len(parts), len(self.columns)))
+        for j in range(len(self.columns)):
+            values[:, j] = self.decode_column(j, parts)
+        return values
+
+    def decode_column(self, j: int, parts: np.ndarray) -> np.ndarray:
+        """Column `j` of `decode`, ndarray of float64 of shape (n_samples,)."""
+        own = [parts[:, i] for i in self.places[j]]
+        values = self.columns[j].kind.decode(own, len(parts))
 
         # a normal one may come out below what was ever seen, even below 0
-        if self.exposure is not None:
-            exposures = values[:, self.exposure.column]
-            np.maximum(exposures, self.exposure.smallest, out=exposures)
+        if self.exposure is not None and j == self.exposure.column:
+            values = np.maximum(values, self.exposure.smallest)
         return values
 
     def write(self, values: np.ndarray, like: Any = None) -> Any:

@@ -184,6 +184,36 @@ class Block(nn.Module, abc.ABC):
         draw : tensor of shape (..., n_columns)
         """
 
+    def expectation(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Mean of each column, or the probabilities of its levels.
+
+        Parameters
+        ----------
+        outputs : tensor of shape (..., n_outputs)
+
+        Returns
+        -------
+        expectation : tensor of shape (..., n_cells)
+        """
+        return self.mean(outputs)
+
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """`draw` told by uniform numbers, such as evenly spread ones, where the kind has a quantile function.
+
+        Parameters
+        ----------
+        outputs : tensor of shape (..., n_outputs)
+        uniform : tensor of shape (..., n_columns)
+            Between 0 and 1, both excluded.
+        generator : torch.Generator
+            On the CPU; for kinds without a quantile function, as here.
+
+        Returns
+        -------
+        draw : tensor of shape (..., n_columns)
+        """
+        return self.draw(outputs, generator)
+
     @abc.abstractmethod
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs that training starts from.

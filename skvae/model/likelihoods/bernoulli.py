@@ -60,7 +60,12 @@ class Bernoulli(Block):
     def draw(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """One draw of each cell, 0 or 1, shape (..., n_columns)."""
         uniform = torch.rand(outputs.shape, generator=generator, dtype=outputs.dtype)
-        ones = uniform.to(outputs.device) < torch.sigmoid(outputs)
+
+        return self.draw_at(outputs, uniform.to(outputs.device), generator)
+
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`."""
+        ones = uniform < torch.sigmoid(outputs)
 
         return ones.to(outputs.dtype)
 

@@ -201,10 +201,19 @@ class Categorical(Block):
 
         return torch.stack(positions, dim=-1).to(outputs.dtype)
 
+    def expectation(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Probability of each level, shape (..., n_cells)."""
+        return torch.exp(self._log_levels(outputs))
+
     def draw(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Position of a drawn level of each column, shape (..., n_columns)."""
         uniform = torch.rand(*outputs.shape[:-1], self.n_columns, generator=generator, dtype=outputs.dtype)
-        by_column = uniform.to(outputs.device).split(1, dim=-1)
+
+        return self.draw_at(outputs, uniform.to(outputs.device), generator)
+
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`."""
+        by_column = uniform.split(1, dim=-1)
         positions = []
 
         # the inverse of the cumulative distribution, whose last value may be rounded to less than 1

@@ -95,6 +95,10 @@ class Normal(Block):
 
         return outputs + torch.exp(self.log_std) * noise.to(outputs.device)
 
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`."""
+        return outputs + torch.exp(self.log_std) * torch.special.ndtri(uniform)
+
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs for cells of the given `mean`, shape (n_columns,)."""
         return mean
@@ -196,6 +200,24 @@ class NormalMixture(Block):
         stds = torch.exp(log_stds.gather(-2, k).clamp(LOG_STD_MIN, -LOG_STD_MIN))
 
         return (means.gather(-2, k) + stds * noise).squeeze(-2)
+
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`: the component whose share the number falls into, at the quantile of its place there."""
+        logits, means, log_stds = self._parameters_of(outputs)
+        weights = exp_(logits - logits.amax(-2, keepdim=True))
+        upper = weights.cumsum(-2)  # (..., n_components, n_columns)
+
+        # the last sum is the largest, so that one component is always found
+        point = uniform[..., None, :] * upper[..., -1:, :]
+        k = (point >= upper).sum(-2, keepdim=True).clamp_max(self.n_components - 1)
+
+        weight = weights.gather(-2, k)
+        place = 1 - (upper.gather(-2, k) - point) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        edge = torch.finfo(place.dtype).eps
+        quantile = torch.special.ndtri(place.clamp(edge, 1 - edge))
+        stds = torch.exp(log_stds.gather(-2, k).clamp(LOG_STD_MIN, -LOG_STD_MIN))
+
+        return (means.gather(-2, k) + stds * quantile).squeeze(-2)
 
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs that spread the components over each column, shape (n_outputs,)."""

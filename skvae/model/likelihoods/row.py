@@ -71,6 +71,9 @@ class Likelihood(nn.Module):
         self.n_parts = layout.n_parts
         self.n_outputs = sum(place.block.n_outputs for place in self.places)
 
+        # no submodules, for they have no parameters of their own
+        self._alone: dict[tuple[int, torch.device, torch.dtype], Block] = {}
+
         # rows without exposure have no offset
         self.raised: tuple[slice, ...] = ()
         if layout.exposure is not None:
@@ -150,6 +153,24 @@ class Likelihood(nn.Module):
             parts.append(place.block.draw(outputs[..., place.outputs], generator))
 
         return _side_by_side(parts, outputs)
+
+    def one(self, part: int, like: torch.Tensor) -> Block:
+        """The likelihood of one part alone, on the device and in the precision of a tensor.
+
+        It is made once, and has the parameters as they are now whenever it is asked for.
+        """
+        place = next(place for place in self.places if part < place.parts.stop)
+        column = part - place.parts.start
+
+        key = (part, like.device, like.dtype)
+        if key not in self._alone:
+            self._alone[key] = place.block.one(column).to(like.device, like.dtype)
+
+        block = self._alone[key]
+        for name, p in place.block.named_parameters():
+            block.get_parameter(name).data = p.data[column : column + 1].to(like)
+
+        return block
 
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs that training starts from.
