@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skvae.conditioning import SHARE_FROM_DENSITY, complete, given_parts, proposals, resample, truncated
+from skvae.model.decoders import input_cells
 from skvae.model.generation import Made, make_in_order
 from skvae.model.latent import LatentDensity
 from skvae.model.network import VAE
+from skvae.model.proposals import steps_uphill
 from skvae.quasirandom import shifted, uniform_points
 from skvae.table import Table
 from skvae.table.layout import Layout
@@ -23,8 +25,20 @@ DRAWS = 256
 DRAWS_IN_ORDER = 128
 """The same where the decoder takes one pass per part for them."""
 
-EVEN_DRAWS = 32
-"""Evenly spread draws of z behind a conditional mean or most probable level."""
+EVEN_DRAWS = (64, 256)
+"""Evenly spread draws of z behind a conditional mean or most probable level: first, and for rows that need more."""
+
+EVEN_DRAWS_IN_ORDER = (24, 128)
+"""The same where the decoder takes one pass per part for them, and z says less."""
+
+FEWEST_EFFECTIVE = 6
+"""Effective number of draws (Kong, 1992) below which a row gets more."""
+
+LARGEST_ERROR = 1 / 8
+"""Squared standard error of a filled cell, relative to its conditional variance, above which its row gets more draws."""
+
+SMALLEST_VARIANCE = 0.05
+"""Smallest conditional variance of a level's indicator that this is relative to: a sure level needs no more draws."""
 
 DRAWS_AT_ONCE = 2**13
 """Draws, of all rows together, that are completed at a time."""
@@ -68,24 +82,40 @@ def fill(
     # rows with the same holes take the same passes: they stand beside each other
     rows = rows[np.lexsort(missing[rows].T[::-1])]
 
-    n_draws = EVEN_DRAWS
     if n_copies is not None:
         n_draws = max(n_copies, DRAWS if vae.decoder.independent else DRAWS_IN_ORDER)
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    points = uniform_points(EVEN_DRAWS, vae.latent_dim + table.layout.n_parts, seed)
+        for chunk in _chunks(rows, n_draws):
+            incomplete = IncompleteRows.of(vae, table, values[chunk])
+            copies[:, chunk] = _with_draws(vae, table, incomplete, n_copies, n_draws, generator, density)
+            if report is not None:
+                report(len(chunk))
+        return copies
 
+    numbers = EVEN_DRAWS if vae.decoder.independent else EVEN_DRAWS_IN_ORDER
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    points = uniform_points(numbers[-1], vae.latent_dim + table.layout.n_parts, seed)
+    for n_draws in numbers:
+        unsure = [rows[:0]]
+        for chunk in _chunks(rows, n_draws):
+            incomplete = IncompleteRows.of(vae, table, values[chunk])
+            filled, errors = _with_centres(vae, table, incomplete, points[:n_draws], generator, density)
+            copies[0, chunk] = filled
+
+            is_unsure = (errors > LARGEST_ERROR) & (n_draws < numbers[-1])
+            unsure.append(chunk[is_unsure])
+            if report is not None:
+                report(int((~is_unsure).sum()))
+
+        # from the start again: to keep the few draws that made them unsure would favour these
+        rows = np.concatenate(unsure)
+    return copies
+
+
+def _chunks(rows: np.ndarray, n_draws: int) -> Iterator[np.ndarray]:
+    """Some of the rows at a time, so many that they have `DRAWS_AT_ONCE` draws together."""
     rows_at_once = max(1, DRAWS_AT_ONCE // n_draws)
     for start in range(0, len(rows), rows_at_once):
-        chunk = rows[start : start + rows_at_once]
-        incomplete = IncompleteRows.of(vae, table, values[chunk])
-
-        if n_copies is None:
-            copies[0, chunk] = _with_centres(vae, table, incomplete, points, generator, density)
-        else:
-            copies[:, chunk] = _with_draws(vae, table, incomplete, n_copies, n_draws, generator, density)
-        if report is not None:
-            report(len(chunk))
-    return copies
+        yield rows[start : start + rows_at_once]
 
 
 class IncompleteRows:
@@ -159,25 +189,40 @@ def _with_draws(
 @torch.no_grad()
 def _with_centres(
     vae: VAE, table: Table, rows: IncompleteRows, points: Tensor, generator: torch.Generator, density: LatentDensity
-) -> np.ndarray:
-    """Rows completed by conditional means and most probable levels, ndarray of shape (n, n_features)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows completed by conditional means and most probable levels.
+
+    Returns
+    -------
+    filled : ndarray of shape (n, n_features)
+    errors : ndarray of shape (n,)
+        Largest squared standard error of a filled cell of the row, relative to the conditional variance of the cell; infinity
+        if fewer than `FEWEST_EFFECTIVE` draws are behind it.
+    """
     made, log_ratio = _make(vae, rows, points, generator, density)
     weights = truncated(torch.softmax(log_ratio + made.log_prob.sum(-1), dim=1))
     before = _WeightsBefore(vae, rows, made, log_ratio, weights)
 
     filled = rows.values.copy()
+    # few effective draws may agree by accident
+    errors = np.zeros(len(filled))
+    n_effective = 1 / weights.square().sum(1)
+    errors[(n_effective < FEWEST_EFFECTIVE).cpu().numpy()] = np.inf
     for j, missing in enumerate(np.isnan(rows.values).T):
         if not missing.any():
             continue
         places = table.places[j]
-        kind = table.columns[j].kind
         if not places:
+            # a constant is what it always was
             filled[missing, j] = table.decode_column(j, np.zeros((missing.sum(), table.layout.n_parts)))
-        elif kind.is_discrete:
-            filled[missing, j] = _levels(table, j, missing, made, before)
-        else:
-            filled[missing, j] = _means(table, j, missing, made, before)
-    return filled
+            continue
+
+        centre = _means
+        if table.columns[j].kind.is_discrete:
+            centre = _levels
+        filled[missing, j], own = centre(table, j, missing, made, before)
+        errors[missing] = np.maximum(errors[missing], own)
+    return filled, errors
 
 
 def _make(
@@ -185,6 +230,8 @@ def _make(
 ) -> tuple[Made, Tensor]:
     """Evenly spread completions of rows, and ``log p(z) - log proposal(z)`` of each, of shape (n, n_draws)."""
     z_mean, z_logvar = vae.encode(rows.x)
+    z_std = torch.exp(0.5 * z_logvar)
+    z_mean = z_mean + z_std * _steps(vae, rows, z_mean, z_std)
     n_draws = len(points)
     n_near = n_draws - n_draws // SHARE_FROM_DENSITY
 
@@ -205,6 +252,46 @@ def _make(
         with_expectations=True,
     )
     return made, log_ratio
+
+
+def _steps(vae: VAE, rows: IncompleteRows, z_mean: Tensor, z_std: Tensor) -> Tensor:
+    """`steps_uphill` on the density of the given parts, missing ones before them at their means: (n, latent_dim)."""
+    x = rows.x
+    if not vae.decoder.independent:
+        made = make_in_order(vae, z_mean[:, None], None, rows.x, rows.given, rows.offset)
+        x = completed(vae.likelihood.layout, rows.x, rows.given, made.parts[:, 0])
+
+    def log_prob(z: Tensor) -> Tensor:
+        by_part = vae.likelihood.log_prob(rows.x, vae.decode(z, x))
+        return torch.where(torch.isnan(rows.given), 0.0, by_part)
+
+    return steps_uphill(log_prob, z_mean, z_std)
+
+
+def completed(layout: Layout, x: Tensor, given: Tensor, parts: Tensor) -> Tensor:
+    """Encoded rows that hold, in the cells that a network reads, what was missing in them.
+
+    Parameters
+    ----------
+    layout : Layout
+    x : tensor of shape (n, layout.width)
+    given, parts : tensor of shape (n, n_parts)
+        The given parts, NaN where one is missing, and all parts.
+
+    Returns
+    -------
+    x : tensor of shape (n, layout.width)
+    """
+    x = x.clone()
+    input_parts = torch.tensor(layout.input_parts, device=x.device)
+
+    for part in range(layout.n_parts):
+        rows = torch.nonzero(torch.isnan(given[:, part]))  # (n_missing, 1)
+        cells = layout.first_number + torch.nonzero(input_parts == part)[:, 0]
+        if len(rows):
+            x[rows, cells] = input_cells(layout, part, parts[rows[:, 0]])
+
+    return x
 
 
 class _WeightsBefore:
@@ -248,8 +335,10 @@ class _WeightsBefore:
         return weights, is_final
 
 
-def _levels(table: Table, j: int, missing: np.ndarray, made: Made, weights: _WeightsBefore) -> np.ndarray:
-    """Most probable level of a column in rows where it is missing, ndarray of shape (n_missing,)."""
+def _levels(
+    table: Table, j: int, missing: np.ndarray, made: Made, weights: _WeightsBefore
+) -> tuple[np.ndarray, np.ndarray]:
+    """Most probable level of a column in rows where it is missing, and relative squared errors, each of (n_missing,)."""
     (part,) = table.places[j]
     rows = torch.from_numpy(np.flatnonzero(missing)).to(made.parts.device)
     probabilities = made.expectations[part][rows]
@@ -260,15 +349,19 @@ def _levels(table: Table, j: int, missing: np.ndarray, made: Made, weights: _Wei
     n_levels = probabilities.shape[-1]
     chosen = torch.nn.functional.one_hot(made.parts[rows, :, part].long(), n_levels).to(probabilities.dtype)
     before, is_final = weights.of(part, rows)
-    shares = steadied(chosen, weights.all[rows], [chosen - probabilities], before, is_final)
+    shares, squares = steadied(chosen, weights.all[rows], [chosen - probabilities], before, is_final)
+    errors = squares / (shares * (1 - shares)).clamp_min(SMALLEST_VARIANCE)
 
     levels = np.zeros((n_levels, table.layout.n_parts))
     levels[:, part] = np.arange(n_levels)
-    return table.decode_column(j, levels)[shares.argmax(1).cpu().numpy()]
+    filled = table.decode_column(j, levels)[shares.argmax(1).cpu().numpy()]
+    return filled, errors.amax(1).cpu().numpy()
 
 
-def _means(table: Table, j: int, missing: np.ndarray, made: Made, weights: _WeightsBefore) -> np.ndarray:
-    """Conditional mean of a column in rows where it is missing, ndarray of shape (n_missing,)."""
+def _means(
+    table: Table, j: int, missing: np.ndarray, made: Made, weights: _WeightsBefore
+) -> tuple[np.ndarray, np.ndarray]:
+    """Conditional mean of a column in rows where it is missing, and relative squared errors, each of (n_missing,)."""
     places = table.places[j]
     rows = torch.from_numpy(np.flatnonzero(missing)).to(made.parts.device)
     parts = made.parts[rows].double().cpu()  # (n_missing, n_draws, n_parts)
@@ -282,8 +375,13 @@ def _means(table: Table, j: int, missing: np.ndarray, made: Made, weights: _Weig
 
     before, is_final = weights.of(places[0], rows)
     is_final = is_final & (len(places) == 1) & table.columns[j].kind.is_linear
-    means = steadied(cells[..., None], weights.all[rows].double().cpu(), deviations, before.double().cpu(), is_final.cpu())
-    return means[:, 0].numpy()
+    all_weights = weights.all[rows].double().cpu()
+    before = before.double().cpu()
+    means, squares = steadied(cells[..., None], all_weights, deviations, before, is_final.cpu())
+
+    variances = (all_weights * (cells - means).square()).sum(1)
+    errors = squares[:, 0] / variances.clamp_min(torch.finfo(variances.dtype).tiny)
+    return means[:, 0].numpy(), errors.numpy()
 
 
 def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor) -> Tensor:
@@ -316,7 +414,9 @@ def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor)
     return worth[drawn.long()] - expected @ worth
 
 
-def steadied(cells: Tensor, weights: Tensor, deviations: list[Tensor], before: Tensor, is_final: Tensor) -> Tensor:
+def steadied(
+    cells: Tensor, weights: Tensor, deviations: list[Tensor], before: Tensor, is_final: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted means of drawn cells, with less noise than they have by themselves.
 
     The draws of a cell deviate from its conditional mean given z and the parts before it. Weighted by these parts alone, the
@@ -334,11 +434,13 @@ def steadied(cells: Tensor, weights: Tensor, deviations: list[Tensor], before: T
     before : tensor of shape (n, n_draws)
         From the given parts that do not depend on the cell.
     is_final : tensor of bool of shape (n,)
-        Whether the coefficient is known to be 1.
+        Whether the coefficient is 1.
 
     Returns
     -------
     means : tensor of shape (n, k)
+    squared_errors : tensor of shape (n, k)
+        Squares of their standard errors.
     """
     means = (weights[..., None] * cells).sum(1)
     left = weights[..., None] * (cells - means[:, None])  # what each draw contributes to the error, (n, n_draws, k)
@@ -353,4 +455,4 @@ def steadied(cells: Tensor, weights: Tensor, deviations: list[Tensor], before: T
         coefficient = torch.where(is_final[:, None, None], 1.0, coefficient)
         means = means - (coefficient * total)[:, 0]
         left = left - coefficient * centred
-    return means
+    return means, left.square().sum(1)

@@ -19,7 +19,8 @@ from torch import Tensor
 from skvae.model.generation import generate as generate_points
 from skvae.model.latent import LatentDensity, Prior
 from skvae.model.network import VAE
-from skvae.quasirandom import shifted, shifts_by_bits, uniform_points
+from skvae.model.proposals import steps_uphill
+from skvae.quasirandom import shifted, shifts_by_cells, uniform_points
 from skvae.threads import on_one_thread
 
 CELLS_PER_CHUNK = 2**18
@@ -38,12 +39,6 @@ DRAWS_PER_SQUARED_STEP = 16
 
 DRAWS_PER_REPORT = 2**14
 """Draws of z, of all rows together, after which it is reported how many rows are done."""
-
-STEP = 0.7
-"""Length of the step uphill from the encoder's mean, relative to the gradient: the posterior is often narrower than q."""
-
-LONGEST_STEP = 3.0
-"""Largest length of that step, in units of z_std."""
 
 Report = Callable[[int], None]
 """``report(n)`` says that n more rows are done."""
@@ -175,7 +170,7 @@ def adaptive_log_likelihood(
     steps = _steps(vae, x, observed, z_mean, z_std)
     rows = Rows(x, observed, z_mean + z_std * steps, z_std)
     points = uniform_points(MOST_DRAWS, vae.latent_dim, seed).to(x)
-    shifts = shifts_by_bits(x, vae.latent_dim)
+    shifts = shifts_by_cells(x, vae.latent_dim)
 
     n_draws = numbers_of_draws(steps)
     bounds = x.new_empty(len(x))
@@ -209,7 +204,7 @@ def numbers_of_draws(steps: Tensor) -> Tensor:
     squared = steps.square().sum(1).clamp_min(torch.finfo(steps.dtype).tiny)
     doublings = torch.ceil(torch.log2(DRAWS_PER_SQUARED_STEP * squared / FEWEST_DRAWS))
 
-    return (FEWEST_DRAWS * 2**doublings.clamp_min(0)).clamp_max(MOST_DRAWS).long()
+    return (FEWEST_DRAWS * 2 ** doublings.clamp_min(0)).clamp_max(MOST_DRAWS).long()
 
 
 class Rows(NamedTuple):
@@ -294,41 +289,17 @@ def _log_prob(vae: VAE, x: Tensor, observed: Tensor, z: Tensor) -> Tensor:
 
 
 def _steps(vae: VAE, x: Tensor, observed: Tensor, z_mean: Tensor, z_std: Tensor) -> Tensor:
-    """Steps uphill on log p(x, z) from the means of q(z | x), in units of z_std.
-
-    If log p(x, z) is that of a posterior with the deviations z_std and another mean, its gradient in these units points to
-    that mean and ends there. The encoder answers for all rows at once, and its means are off by half a deviation or more.
-
-    Returns
-    -------
-    steps : tensor of shape (n, latent_dim)
-    """
+    """`steps_uphill` for encoded rows, some at a time: tensor of shape (n, latent_dim)."""
     steps = []
     rows_per_chunk = max(1, CELLS_PER_CHUNK // _widest_layer(vae))
 
     for start in range(0, len(x), rows_per_chunk):
         chunk = slice(start, start + rows_per_chunk)
-        gradient = _gradient(vae, x[chunk], observed[chunk], z_mean[chunk])
-        # minus z is the gradient of the prior's log density
-        step = STEP * z_std[chunk] * (gradient - z_mean[chunk])
-
-        # far from all training rows, the gradient may be anything
-        length = torch.linalg.vector_norm(step, dim=1, keepdim=True).clamp_min(torch.finfo(step.dtype).tiny)
-        steps.append(torch.nan_to_num(step * (LONGEST_STEP / length).clamp_max(1.0)))
+        # copies, for autograd can use no tensor that was made in inference mode
+        log_prob = partial(_log_prob, vae, x[chunk].clone(), observed[chunk].clone())
+        steps.append(steps_uphill(log_prob, z_mean[chunk], z_std[chunk]))
 
     return torch.cat(steps)
-
-
-def _gradient(vae: VAE, x: Tensor, observed: Tensor, z: Tensor) -> Tensor:
-    """Gradient by z of the log density of the observed parts, tensor of shape (n, latent_dim)."""
-    # autograd can use no tensor that was made in inference mode
-    with torch.inference_mode(False), torch.enable_grad():
-        point = z.clone().requires_grad_()
-        log_prob = _log_prob(vae, x.clone(), observed.clone(), point).sum()
-        # a decoder may leave z aside
-        (gradient,) = torch.autograd.grad(log_prob + 0 * point.sum(), point)
-
-    return gradient
 
 
 def _widest_layer(vae: VAE) -> int:

@@ -10,6 +10,12 @@ from torch import Tensor
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio, made odd: the increment of SplitMix64."""
 
+ROUNDING = 7e-4
+"""Cells of rows are rounded to multiples of this before they tell draws: larger than errors of single precision."""
+
+LARGEST_CELL = 1e9
+"""Cells beyond it, on either side, are taken for it."""
+
 
 def uniform_points(n_points: int, n_dims: int, seed: int) -> Tensor:
     """Scrambled Sobol points in the unit cube (Owen, 1998; `scipy.stats.qmc`).
@@ -49,11 +55,11 @@ def shifted(points: Tensor, shifts: Tensor) -> Tensor:
     return moved.clamp(edge, 1 - edge)
 
 
-def shifts_by_bits(x: Tensor, n_dims: int) -> Tensor:
-    """A point of the unit cube for each row, told by the bits of its cells.
+def shifts_by_cells(x: Tensor, n_dims: int) -> Tensor:
+    """A point of the unit cube for each row, told by its cells.
 
-    The cells are hashed by a sum of products with odd numbers, modulo 2^64 (Dietzfelbinger, 1996), which no order of rows and
-    no rounding changes. The finaliser of SplitMix64 (Steele, Lea & Flood, 2014) makes the coordinates of it.
+    The cells are rounded, so that a row in other units has the same point, and hashed by a sum of products with odd numbers,
+    modulo 2^64 (Dietzfelbinger, 1996), which does not depend on the rows around it. The finaliser of SplitMix64 (Steele, Lea & Flood, 2014) makes the coordinates of it.
 
     Parameters
     ----------
@@ -65,7 +71,8 @@ def shifts_by_bits(x: Tensor, n_dims: int) -> Tensor:
     shifts : tensor of shape (n, n_dims)
         In the dtype of `x` and where it is.
     """
-    cells = np.ascontiguousarray(x.cpu().numpy(), dtype=np.float64).view(np.uint64)
+    scaled = x.double().cpu().numpy().clip(-LARGEST_CELL, LARGEST_CELL) / ROUNDING
+    cells = np.rint(scaled).astype(np.int64).view(np.uint64)
     factors = np.random.default_rng(0).integers(2**63, size=cells.shape[1], dtype=np.uint64)
     keys = (cells * (factors * np.uint64(2) + np.uint64(1))).sum(1, dtype=np.uint64)
 

@@ -25,9 +25,7 @@ class _Density(Protocol):
 class ScoringMixin:
     """The methods `score_samples` and `score` of an estimator that holds a `FittedModel`."""
 
-    def score_samples(
-        self: _Density, X: Any, *, n_draws: int | str = "auto", random_state: Any = None
-    ) -> np.ndarray:
+    def score_samples(self: _Density, X: Any, *, n_draws: int | str = "auto", random_state: Any = None) -> np.ndarray:
         """Log-likelihood of rows.
 
         The importance-weighted bound (Burda et al., 2016) on log p(x), from quasi-random draws of z. They follow from the seed

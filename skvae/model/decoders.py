@@ -390,7 +390,7 @@ class _OrderedReader(Reader):
 
         activation = ACTIVATIONS[self._decoder.network.activation]
         width = self._n_units(self._layers[0], part)
-        h = activation(self._sums[rows][:, :width])  # (len(rows), width)
+        h = activation(self._sums[:, :width][rows])  # (len(rows), width)
 
         for layer in self._layers[1:-1]:
             n_in = width
@@ -416,9 +416,14 @@ class _OrderedReader(Reader):
 
         # a level is a one among zeros: it chooses a row of the weights
         if part >= self._layout.n_numbers:
-            self._sums[rows] += weight.index_select(0, parts[rows, part].long())
+            sums = weight.index_select(0, parts[rows, part].long())
         else:
-            self._sums[rows] += number_inputs(self._layout, part, parts[rows]) @ weight
+            sums = number_inputs(self._layout, part, parts[rows]) @ weight
+
+        if isinstance(rows, slice):
+            self._sums[rows] += sums
+        else:
+            self._sums.index_add_(0, rows, sums)
 
 
 def unit_degrees(n_units: int, n_ranks: int) -> torch.Tensor:

@@ -118,7 +118,7 @@ def make_in_order(
     uniform: torch.Tensor | None = None,
     with_expectations: bool = False,
 ) -> Made:
-    """Rows made part after part, with all that is known of them then.
+    """`generate_in_order` with densities and expectations by part.
 
     Parameters
     ----------

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.mixture import GaussianMixture
+from sklearn.cluster import kmeans_plusplus
 
+from skvae.model.likelihoods.base import softmax_
 from skvae.threads import on_one_thread
 
 ROWS = 20_000
@@ -28,6 +29,16 @@ RIDGE = 1e-4
 
 CELLS_PER_CHUNK = 2**22
 """Largest number of pairs of a point and a posterior whose log densities are held in memory at once."""
+
+MAX_STEPS = 30
+"""Largest number of steps of expectation maximisation: they end close to the optimum; the last ones hardly change the
+density."""
+
+SMALLEST_GAIN = 1e-3
+"""Gain of a step in mean log density, in nats, below which it is the last one."""
+
+POINTS_PER_STEP = 2048
+"""Points whose features are held at a time: they stay in the processor's cache."""
 
 POINTS_PER_CHUNK = 2**14
 """Largest number of pairs of a point and a component of a mixture in one product: its results stay in the cache."""
@@ -220,7 +231,8 @@ class Mixture(LatentDensity):
         """Fit by expectation maximisation to draws from the posteriors.
 
         The number of components is chosen among the largest that the rows allow, its half, its quarter and 1, by the
-        posteriors of a fifth of the rows, which are left out: see `_n_components`. Fewer than 100 rows get a `Gaussian`.
+        posteriors of a fifth of the rows, which are left out: see `_choose`. The chosen mixture then learns from all rows.
+        Fewer than 100 rows get a `Gaussian`.
         """
         n_rows = len(z_mean)
         largest = min(MAX_COMPONENTS, n_rows // ROWS_PER_COMPONENT)
@@ -238,8 +250,8 @@ class Mixture(LatentDensity):
         z_held_out = _draws(z_mean[held_out], z_std[held_out], shares[held_out], ROWS * len(held_out) // n_rows, rng)
         z_kept = _draws(z_mean[kept], z_std[kept], shares[kept], ROWS * len(kept) // n_rows, rng)
 
-        n_components = _n_components(z_kept, z_held_out, largest, n_independent=len(held_out), rng=rng)
-        return _normal_mixture(np.concatenate([z_kept, z_held_out]), n_components, rng)
+        chosen = _choose(z_kept, z_held_out, largest, n_independent=len(held_out), rng=rng)
+        return _normal_mixture(np.concatenate([z_kept, z_held_out]), len(chosen.weights), rng, start=chosen)
 
     @on_one_thread
     def sample(self, n_samples: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -328,10 +340,10 @@ def _draws(
     return z_mean[rows] + z_std[rows] * rng.standard_normal((n_draws, z_mean.shape[1]))
 
 
-def _n_components(
+def _choose(
     z: np.ndarray, z_held_out: np.ndarray, largest: int, *, n_independent: int, rng: np.random.RandomState
-) -> int:
-    """Choose the number of components of a mixture by held-out log density.
+) -> Mixture:
+    """Choose a mixture by its number of components and held-out log density.
 
     The largest number is chosen whose mean log density is not lower than the best by more than a standard error: too few
     components lose rare kinds of row, which a mean density hardly shows.
@@ -351,12 +363,15 @@ def _n_components(
 
     Returns
     -------
-    n_components : int
+    mixture : Mixture
+        Fitted to the points.
     """
     sizes = sorted({1, largest // 4, largest // 2, largest} - {0})
+    mixtures = []
     scores = []
     for size in sizes:
-        scores.append(_normal_mixture(z, size, rng).log_prob(torch.from_numpy(z_held_out)))
+        mixtures.append(_normal_mixture(z, size, rng))
+        scores.append(mixtures[-1].log_prob(torch.from_numpy(z_held_out)))
 
     # differences at the same points have a smaller error than the two means have; shape (n_sizes, n_held_out)
     log_prob = torch.stack(scores)
@@ -364,22 +379,106 @@ def _n_components(
     error = behind.std(1) / min(len(z_held_out), n_independent) ** 0.5
 
     ties = behind.mean(1) <= error
-    return sizes[int(torch.nonzero(ties).max())]
+    return mixtures[int(torch.nonzero(ties).max())]
 
 
-class _QuietMixture(GaussianMixture):
-    """A mixture that does not warn when it stops at `max_iter`: near its end it is as good.
+def _normal_mixture(
+    z: np.ndarray, n_components: int, rng: np.random.RandomState, start: Mixture | None = None
+) -> Mixture:
+    """Fit a `Mixture` of normals to points by expectation maximisation (Dempster, Laird & Rubin, 1977).
 
-    A filter of warnings would be the whole process's, and two threads that set it and put it back may leave it set.
+    Parameters
+    ----------
+    z : ndarray of shape (n, latent_dim)
+    n_components : int
+    rng : RandomState
+        Source of the random numbers of a start by k-means++ (Arthur & Vassilvitskii, 2007).
+    start : Mixture, default=None
+        A mixture of as many components to start from.
+
+    Returns
+    -------
+    mixture : Mixture
     """
+    if start is None:
+        latent_dim = z.shape[1]
+        centres, _ = kmeans_plusplus(z, n_components, random_state=rng)
+        # so narrow that every point belongs to its nearest centre
+        factors = np.tile(RIDGE**0.5 * np.eye(latent_dim), (n_components, 1, 1))
+        start = Mixture(np.full(n_components, 1 / n_components), centres, factors)
 
-    converged_ = property(lambda self: True, lambda self, value: None)
+    mixture = start
+    points = torch.from_numpy(np.asarray(z, np.float64))
+    last = -math.inf
+    for _ in range(MAX_STEPS):
+        mixture, log_density = _improved(mixture, points)
+        if log_density - last < SMALLEST_GAIN:
+            break
+        last = log_density
+
+    return mixture
 
 
-def _normal_mixture(z: np.ndarray, n_components: int, rng: np.random.RandomState) -> Mixture:
-    """Fit a `Mixture` of `n_components` normals to points of shape (n, latent_dim)."""
-    # thirty steps end close to the optimum; the last ones hardly change the density
-    model = _QuietMixture(n_components, max_iter=30, init_params="k-means++", reg_covar=RIDGE, random_state=rng)
-    model.fit(z)
+def _improved(mixture: Mixture, points: torch.Tensor) -> tuple[Mixture, float]:
+    """One step of expectation maximisation.
 
-    return Mixture(model.weights_, model.means_, np.linalg.cholesky(model.covariances_))
+    The log density of a normal is linear in the features 1, x_i and x_i x_j of a point, and its moments are means of them: a
+    product with the features of all points gives the one, another gives the other.
+
+    Parameters
+    ----------
+    mixture : Mixture
+    points : tensor of float64 of shape (n, latent_dim)
+
+    Returns
+    -------
+    mixture : Mixture
+        The improved one.
+    log_density : float
+        Mean log density of the points before the step, in nats.
+    """
+    latent_dim = points.shape[1]
+    rows, columns = torch.triu_indices(latent_dim, latent_dim)
+    coefficients = _coefficients(mixture, rows, columns)
+    moments = torch.zeros_like(coefficients)  # (n_components, n_features)
+    total = 0.0
+
+    for chunk in points.split(POINTS_PER_STEP):
+        x = chunk.t()
+        features = torch.cat([x.new_ones(1, x.shape[1]), x, x[rows] * x[columns]])
+        shares = coefficients @ features  # (n_components, len(chunk)), log densities at first
+        total += float(softmax_(shares).sum())
+        moments.addmm_(shares, features.t())
+
+    # a component that no point belongs to has a weight, too
+    weights = moments[:, 0] + 10 * torch.finfo(moments.dtype).eps
+    means = moments[:, 1 : 1 + latent_dim] / weights[:, None]
+    squares = moments.new_empty(len(moments), latent_dim, latent_dim)
+    squares[:, rows, columns] = moments[:, 1 + latent_dim :] / weights[:, None]
+    squares[:, columns, rows] = squares[:, rows, columns]
+
+    covariances = squares - means[:, :, None] * means[:, None] + RIDGE * torch.eye(latent_dim, dtype=moments.dtype)
+    factors = torch.linalg.cholesky(covariances)
+    weights /= weights.sum()
+
+    return Mixture(weights.numpy(), means.numpy(), factors.numpy()), total / len(points)
+
+
+def _coefficients(mixture: Mixture, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Coefficients of 1, x_i and x_i x_j in each component's log density with its weight, shape (n_components, n_features).
+
+    ``log w - log det(L) - d/2 log(2 pi) - 1/2 (x - m)' P (x - m)`` is multiplied out, with the precision P = (L L')^-1.
+    """
+    weights = torch.from_numpy(mixture.weights)
+    means = torch.from_numpy(mixture.means)
+    factors = torch.from_numpy(mixture.factors)
+    precisions = torch.cholesky_inverse(factors)
+
+    slopes = torch.einsum("cij,cj->ci", precisions, means)
+    constant = torch.log(weights) - torch.log(torch.diagonal(factors, dim1=1, dim2=2)).sum(1)
+    constant -= 0.5 * means.shape[1] * math.log(2 * math.pi) + 0.5 * (slopes * means).sum(1)
+
+    # a product of two different coordinates stands for two equal terms
+    halves = torch.where(rows == columns, 0.5, 1.0).to(means)
+
+    return torch.cat([constant[:, None], slopes, -halves * precisions[:, rows, columns]], dim=1)
