@@ -19,6 +19,7 @@ from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
 from skvae.model.network import NetworkFactory
 from skvae.parameters import CONSTRAINTS, check_latent_points, check_positive_integer, make_generator
+from skvae.progress import RowReport
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
 from skvae.table.given import read_row
@@ -112,7 +113,8 @@ class VAEEstimator(
     device : str, default="cpu"
         Where to train: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     verbose : bool or int, default=False
-        Whether to print the loss, some twenty times over the budget.
+        Whether to print the loss, some twenty times over the budget, and how many rows are done in `sample`, `impute` and
+        `score_samples` that take longer than two seconds.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the split, the order of the rows and the noise: an int makes repeated fits equal to the
         last bit. The global generators of torch and Python are neither read nor changed.
@@ -443,7 +445,8 @@ class VAEEstimator(
         density = model.density("auto" if latent_density is None else latent_density)
         generator = make_generator(random_state)
         if not given:
-            return model.sample(n, generator, density, noise=noise)
+            report = RowReport("sample", n, self.verbose)
+            return model.sample(n, generator, density, noise=noise, report=report)
 
         return model.sample_given(given, n, generator, density, noise=noise)
 
@@ -474,8 +477,10 @@ class VAEEstimator(
         if n_draws is None and random_state is None:
             random_state = 0
 
-        copies = model.impute(self._read(X), n_draws, make_generator(random_state))
-        filled = [model.table.write(values, like=X) for values in copies]
+        values = self._read(X)
+        report = RowReport("impute", len(values), self.verbose)
+        copies = model.impute(values, n_draws, make_generator(random_state), report)
+        filled = [model.table.write(copy, like=X) for copy in copies]
         if n_draws is None:
             return filled[0]
         return filled

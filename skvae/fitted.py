@@ -17,6 +17,7 @@ from skvae.conditioning import sample_given
 from skvae.engine.training import AdamState
 from skvae.imputation import fill
 from skvae.inference import (
+    Report,
     adaptive_log_likelihood,
     generate,
     log_likelihood,
@@ -169,21 +170,29 @@ class FittedModel:
         return np.concatenate(means), np.concatenate(deviations)
 
     @on_one_thread
-    def sample(self, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool) -> Any:
+    def sample(
+        self,
+        n_samples: int,
+        generator: torch.Generator,
+        density: LatentDensity,
+        *,
+        noise: bool,
+        report: Report | None = None,
+    ) -> Any:
         """New rows, in the container of the table; without `noise`, means of p(x | z)."""
         z = density.sample(n_samples, generator)
         if not noise:
-            return self.decode(z)
-        return self.decode(z, generator)
+            return self.decode(z, report=report)
+        return self.decode(z, generator, report)
 
     @on_one_thread
-    def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Any:
+    def decode(self, z: Tensor, generator: torch.Generator | None = None, report: Report | None = None) -> Any:
         """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
 
         They are drawn from p(x | z) if there is a generator.
         """
         z = z.to(self.network.device)
-        parts = generate(self._network_like(z), z, generator)
+        parts = generate(self._network_like(z), z, generator, report)
         return self.table.write(self.table.decode(parts.double().cpu().numpy()))
 
     def _network_like(self, x: Tensor) -> VAE:
@@ -195,7 +204,9 @@ class FittedModel:
     # ------------------------------------------------------------------------------------------- densities, missing cells
 
     @on_one_thread
-    def log_likelihood(self, values: np.ndarray, n_draws: int | None, seed: int) -> np.ndarray:
+    def log_likelihood(
+        self, values: np.ndarray, n_draws: int | None, seed: int, report: Report | None = None
+    ) -> np.ndarray:
         """Log-likelihood of rows, ndarray of shape (n_samples,).
 
         See `skvae.inference.log_likelihood`, and without a number of draws `skvae.inference.adaptive_log_likelihood`.
@@ -208,10 +219,10 @@ class FittedModel:
             network = self._network_like(x)
             observed = torch.from_numpy(rows.observed).to(x.device)
             if n_draws is None:
-                bounds = adaptive_log_likelihood(network, x, observed, density, seed)
+                bounds = adaptive_log_likelihood(network, x, observed, density, seed, report)
             else:
                 draws = standard_normal_draws(n_draws, network.latent_dim, seed).to(x)
-                bounds = log_likelihood(network, x, observed, draws, density)
+                bounds = log_likelihood(network, x, observed, draws, density, report)
             score = bounds.cpu().numpy()
             scores.append(score + rows.log_jacobian.astype(score.dtype))
         return np.concatenate(scores)
@@ -238,12 +249,14 @@ class FittedModel:
         return self.table.write(values)
 
     @on_one_thread
-    def impute(self, values: np.ndarray, n_draws: int | None, generator: torch.Generator) -> np.ndarray:
+    def impute(
+        self, values: np.ndarray, n_draws: int | None, generator: torch.Generator, report: Report | None = None
+    ) -> np.ndarray:
         """Completed values, ndarray of shape (n_draws or 1, n_samples, n_features): see `skvae.imputation.fill`."""
         # single precision does not tell large whole numbers apart
         values = values.astype(np.float64)
         self.table.check_exposure(values, to_score=False)
-        return fill(self.network, self.table, values, n_draws, generator, self.density("auto"))
+        return fill(self.network, self.table, values, n_draws, generator, self.density("auto"), report)
 
     # ------------------------------------------------------------------------------------------------------------ pickling
 

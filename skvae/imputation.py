@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skvae.conditioning import SHARE_FROM_DENSITY, complete, given_parts, proposals, resample, truncated
+from skvae.inference import Report
 from skvae.model.decoders import input_cells
 from skvae.model.generation import Made, make_in_order
 from skvae.model.latent import LatentDensity
@@ -43,9 +44,6 @@ SMALLEST_VARIANCE = 0.05
 DRAWS_AT_ONCE = 2**13
 """Draws, of all rows together, that are completed at a time."""
 
-Report = Callable[[int], None]
-"""``report(n)`` says that n more rows are done."""
-
 
 @on_one_thread
 def fill(
@@ -70,6 +68,7 @@ def fill(
     generator : torch.Generator
     density : LatentDensity
     report : callable, default=None
+        ``report(n)`` is told that n more rows are done.
 
     Returns
     -------
@@ -78,6 +77,9 @@ def fill(
     copies = np.repeat(values[None], n_copies or 1, axis=0)
     missing = np.isnan(values)
     rows = np.flatnonzero(missing.any(1))
+
+    if report is not None:
+        report(len(values) - len(rows))
 
     # rows with the same holes take the same passes: they stand beside each other
     rows = rows[np.lexsort(missing[rows].T[::-1])]

@@ -37,9 +37,6 @@ MOST_DRAWS = 256
 DRAWS_PER_SQUARED_STEP = 16
 """Draws of z for each squared deviation between the encoder's mean and the mean that is drawn around."""
 
-DRAWS_PER_REPORT = 2**14
-"""Draws of z, of all rows together, after which it is reported how many rows are done."""
-
 Report = Callable[[int], None]
 """``report(n)`` says that n more rows are done."""
 
@@ -71,7 +68,7 @@ def posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @on_one_thread
 @torch.no_grad()
-def generate(vae: VAE, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def generate(vae: VAE, z: Tensor, generator: torch.Generator | None = None, report: Report | None = None) -> Tensor:
     """Parts decoded from latent points.
 
     Parameters
@@ -80,12 +77,20 @@ def generate(vae: VAE, z: Tensor, generator: torch.Generator | None = None) -> T
     z : tensor of shape (n, latent_dim)
     generator : torch.Generator, default=None
         Source of draws from p(x | z); without it, parts are means or most probable levels.
+    report : callable, default=None
+        ``report(n)`` is told that n more rows are done.
 
     Returns
     -------
     parts : tensor of shape (n, n_parts)
     """
-    return torch.cat([generate_points(vae, points, generator) for points in z.split(ROWS_PER_CHUNK)])
+    parts = []
+    for points in z.split(ROWS_PER_CHUNK):
+        parts.append(generate_points(vae, points, generator))
+        if report is not None:
+            report(len(points))
+
+    return torch.cat(parts)
 
 
 def standard_normal_draws(n_draws: int, latent_dim: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -113,7 +118,9 @@ def standard_normal_draws(n_draws: int, latent_dim: int, seed: int, dtype: torch
 
 @on_one_thread
 @torch.no_grad()
-def log_likelihood(vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density: LatentDensity) -> Tensor:
+def log_likelihood(
+    vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density: LatentDensity, report: Report | None = None
+) -> Tensor:
     """Importance-weighted bound on log p(x) (Burda, Grosse & Salakhutdinov, 2016, equation 8).
 
     ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`` with ``z_k = z_mean + z_std * draws[k]``: the same draws serve every
@@ -129,6 +136,8 @@ def log_likelihood(vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density
     draws : tensor of shape (K, latent_dim)
     density : LatentDensity
         p(z).
+    report : callable, default=None
+        ``report(n)`` is told that n more rows are done.
 
     Returns
     -------
@@ -136,7 +145,7 @@ def log_likelihood(vae: VAE, x: Tensor, observed: Tensor, draws: Tensor, density
         In nats of the encoded units.
     """
     rows = Rows(x, observed, *posterior(vae, x))
-    return _log_mean_weight(vae, rows, len(draws), lambda chunk: draws[:, None], density)
+    return _log_mean_weight(vae, rows, len(draws), lambda chunk: draws[:, None], density, report)
 
 
 @on_one_thread
@@ -176,12 +185,8 @@ def adaptive_log_likelihood(
     bounds = x.new_empty(len(x))
     for k in n_draws.unique().tolist():
         own = torch.nonzero(n_draws == k)[:, 0]
-        # rows that are many are done bit by bit, so that there is something to report
-        for some in own.split(max(1, DRAWS_PER_REPORT // k)):
-            draws_of = partial(_draws_of_own, points[:k], shifts[some])
-            bounds[some] = _log_mean_weight(vae, rows.at(some), k, draws_of, density)
-            if report is not None:
-                report(len(some))
+        draws_of = partial(_draws_of_own, points[:k], shifts[own])
+        bounds[own] = _log_mean_weight(vae, rows.at(own), k, draws_of, density, report)
 
     return bounds
 
@@ -228,7 +233,12 @@ class Rows(NamedTuple):
 
 
 def _log_mean_weight(
-    vae: VAE, rows: Rows, n_draws: int, draws_of: Callable[[slice], Tensor], density: LatentDensity
+    vae: VAE,
+    rows: Rows,
+    n_draws: int,
+    draws_of: Callable[[slice], Tensor],
+    density: LatentDensity,
+    report: Report | None,
 ) -> Tensor:
     """Logarithm of the mean over the draws of the weights p(x, z) / q(z).
 
@@ -240,6 +250,7 @@ def _log_mean_weight(
     draws_of : callable
         Standard normal draws of some of the rows: ``draws_of(slice)`` has the shape (n_draws, rows or 1, latent_dim).
     density : LatentDensity
+    report : callable or None
 
     Returns
     -------
@@ -259,6 +270,8 @@ def _log_mean_weight(
         log_q = prior.log_prob(draws) - torch.log(z_std).sum(-1)
         log_weights = _log_prob(vae, x, observed, z) + density.log_prob(z) - log_q  # (n_draws, n)
         log_means.append(torch.logsumexp(log_weights, dim=0) - math.log(n_draws))
+        if report is not None:
+            report(len(x))
 
     return torch.cat(log_means)
 

@@ -1,7 +1,8 @@
-"""What happens around the epochs of a fit: a line is printed, and scikit-learn's callbacks are called."""
+"""What is told of long work: a line is printed, and around the epochs of a fit scikit-learn's callbacks are called."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 LINES_OF_REPORT = 20
 """Number of lines, about, that ``verbose=True`` prints."""
+
+SECONDS_BETWEEN_LINES = 2.0
+"""Seconds between two lines on rows that are done, and before the first of them."""
 
 
 class Progress:
@@ -86,6 +90,37 @@ class Progress:
         if history.validation_scores:
             text += f", validation score {history.validation_scores[-1] - self.log_scale:.4f}"
         return text + " nats per row"
+
+
+class RowReport:
+    """A callable for work on many rows, which prints how many of them are done every few seconds.
+
+    Parameters
+    ----------
+    what : str
+        The work: the name of the method that was called.
+    n_rows : int
+        Number of all rows.
+    verbose : bool or int
+        Whether to print.
+    """
+
+    def __init__(self, what: str, n_rows: int, verbose: bool | int) -> None:
+        self.what = what
+        self.n_rows = n_rows
+        self.verbose = verbose
+        self.n_done = 0
+        self._last = time.monotonic()
+
+    def __call__(self, n: int) -> None:
+        """Count `n` more rows as done."""
+        self.n_done += n
+        now = time.monotonic()
+
+        # work of a moment says nothing
+        if self.verbose and now - self._last >= SECONDS_BETWEEN_LINES:
+            print(f"{self.what}: {self.n_done}/{self.n_rows} rows")
+            self._last = now
 
 
 def hook_args(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def shifts_by_cells(x: Tensor, n_dims: int) -> Tensor:
     """A point of the unit cube for each row, told by its cells.
 
     The cells are rounded, so that a row in other units has the same point, and hashed by a sum of products with odd numbers,
-    modulo 2^64 (Dietzfelbinger, 1996), which does not depend on the rows around it. The finaliser of SplitMix64 (Steele, Lea & Flood, 2014) makes the coordinates of it.
+    modulo 2^64 (Dietzfelbinger, 1996), which does not depend on the rows around it. The finaliser of SplitMix64 (Steele, Lea
+    & Flood, 2014) makes the coordinates of it.
 
     Parameters
     ----------

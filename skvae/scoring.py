@@ -10,10 +10,13 @@ from sklearn.utils import check_random_state
 from skvae._sklearn import check_sample_weight
 from skvae.fitted import FittedModel
 from skvae.parameters import check_positive_integer, draw_seed
+from skvae.progress import RowReport
 
 
 class _Density(Protocol):
     """What the methods need of an estimator."""
+
+    verbose: bool | int
 
     def _model(self) -> FittedModel: ...
 
@@ -59,7 +62,9 @@ class ScoringMixin:
         if random_state is not None:
             seed = draw_seed(check_random_state(random_state))
 
-        return model.log_likelihood(self._read(X), n, seed)
+        values = self._read(X)
+        report = RowReport("score_samples", len(values), self.verbose)
+        return model.log_likelihood(values, n, seed, report)
 
     def score(self: _Density, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.

@@ -18,6 +18,7 @@ class Asked(ScoringMixin):
 
     def __init__(self):
         self.asked = []
+        self.verbose = False
 
     def _model(self):
         return self
@@ -25,7 +26,7 @@ class Asked(ScoringMixin):
     def _read(self, X):
         return np.asarray(X, dtype=np.float64)
 
-    def log_likelihood(self, values, n_draws, seed):
+    def log_likelihood(self, values, n_draws, seed, report):
         self.asked.append((values.shape, n_draws, seed))
         return np.arange(float(len(values)))
 
