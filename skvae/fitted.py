@@ -199,7 +199,9 @@ class FittedModel:
         """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
         if x.dtype == torch.float32:
             return self.network
-        return copy.deepcopy(self.network).to(x.device, x.dtype)
+        # autograd can use no network that was made in inference mode
+        with torch.inference_mode(False):
+            return copy.deepcopy(self.network).to(x.device, x.dtype)
 
     # ------------------------------------------------------------------------------------------- densities, missing cells
 

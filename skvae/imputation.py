@@ -263,11 +263,11 @@ def _steps(vae: VAE, rows: IncompleteRows, z_mean: Tensor, z_std: Tensor) -> Ten
         made = make_in_order(vae, z_mean[:, None], None, rows.x, rows.given, rows.offset)
         x = completed(vae.likelihood.layout, rows.x, rows.given, made.parts[:, 0])
 
-    def log_prob(z: Tensor) -> Tensor:
-        by_part = vae.likelihood.log_prob(rows.x, vae.decode(z, x))
-        return torch.where(torch.isnan(rows.given), 0.0, by_part)
+    def log_prob(z: Tensor, compared: Tensor, read: Tensor, given: Tensor) -> Tensor:
+        by_part = vae.likelihood.log_prob(compared, vae.decode(z, read))
+        return torch.where(torch.isnan(given), 0.0, by_part)
 
-    return steps_uphill(log_prob, z_mean, z_std)
+    return steps_uphill(log_prob, z_mean, z_std, rows.x, x, rows.given)
 
 
 def completed(layout: Layout, x: Tensor, given: Tensor, parts: Tensor) -> Tensor:

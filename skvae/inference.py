@@ -268,7 +268,7 @@ def _log_mean_weight(
         z = z_mean + z_std * draws  # (n_draws, n, latent_dim)
 
         log_q = prior.log_prob(draws) - torch.log(z_std).sum(-1)
-        log_weights = _log_prob(vae, x, observed, z) + density.log_prob(z) - log_q  # (n_draws, n)
+        log_weights = _log_prob(vae, z, x, observed) + density.log_prob(z) - log_q  # (n_draws, n)
         log_means.append(torch.logsumexp(log_weights, dim=0) - math.log(n_draws))
         if report is not None:
             report(len(x))
@@ -293,7 +293,7 @@ def _draws_of_own(points: Tensor, shifts: Tensor, rows: slice) -> Tensor:
     return torch.special.ndtri(shifted(points[:, None], shifts[rows]))
 
 
-def _log_prob(vae: VAE, x: Tensor, observed: Tensor, z: Tensor) -> Tensor:
+def _log_prob(vae: VAE, z: Tensor, x: Tensor, observed: Tensor) -> Tensor:
     """Log density of the observed parts given z of shape (..., n, latent_dim), tensor of shape (..., n)."""
     outputs = vae.decode(z, x)  # (..., n, n_outputs)
 
@@ -308,9 +308,7 @@ def _steps(vae: VAE, x: Tensor, observed: Tensor, z_mean: Tensor, z_std: Tensor)
 
     for start in range(0, len(x), rows_per_chunk):
         chunk = slice(start, start + rows_per_chunk)
-        # copies, for autograd can use no tensor that was made in inference mode
-        log_prob = partial(_log_prob, vae, x[chunk].clone(), observed[chunk].clone())
-        steps.append(steps_uphill(log_prob, z_mean[chunk], z_std[chunk]))
+        steps.append(steps_uphill(partial(_log_prob, vae), z_mean[chunk], z_std[chunk], x[chunk], observed[chunk]))
 
     return torch.cat(steps)
 

@@ -286,7 +286,7 @@ class SlowStep:
                     p.clamp_(-LARGEST_LOG_DISPERSION, LARGEST_LOG_DISPERSION)
 
 
-def importance_weighted_bound(vae, x, draws, known=None):
+def importance_weighted_bound(vae, x, draws, known=None, moved=None):
     """log 1/K sum_k p(x, z_k) / q(z_k | x), one row and one draw after another.
 
     Parameters
@@ -297,6 +297,8 @@ def importance_weighted_bound(vae, x, draws, known=None):
         Standard normal draws, for each row or the same for all.
     known : tensor of bool of shape (n, n_parts), default=None
         Which parts count; None is all.
+    moved : tensor of shape (n, latent_dim), default=None
+        What the proposal's mean is moved by, in deviations of q(z | x).
     """
     bounds = []
     prior = Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
@@ -304,6 +306,8 @@ def importance_weighted_bound(vae, x, draws, known=None):
         for i in range(len(x)):
             row, weights = x[i : i + 1], []
             posterior = vae.posterior(row)
+            if moved is not None:
+                posterior = Normal(posterior.mean + posterior.stddev * moved[i], posterior.stddev)
             for draw in draws[i] if draws.ndim == 3 else draws:
                 z = posterior.mean + posterior.stddev * draw
                 log_probs = vae.log_probs(row, z)[0]

@@ -9,9 +9,20 @@ from reference import SlowVAE, importance_weighted_bound, in_float64
 from scipy import integrate, stats
 
 from skvae import VAEEstimator, inference
-from skvae.inference import generate, log_likelihood, posterior, standard_normal_draws
+from skvae.inference import (
+    FEWEST_DRAWS,
+    MOST_DRAWS,
+    adaptive_log_likelihood,
+    generate,
+    log_likelihood,
+    numbers_of_draws,
+    posterior,
+    standard_normal_draws,
+)
 from skvae.model.latent import Prior
 from skvae.model.network import build_vae
+from skvae.model.proposals import STEP
+from skvae.quasirandom import shifted, shifts_by_cells, uniform_points
 
 
 def linear_model(latent_dim=2, n_columns=5, **params):
@@ -300,6 +311,98 @@ def test_constant_columns_do_not_count(linear):
     model = VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=2, random_state=0)
     with_constant = np.column_stack([X[:, :2], np.full(300, 7.0), X[:, 2:]])
     np.testing.assert_array_equal(model.fit(with_constant).score_samples(with_constant), model.fit(X).score_samples(X))
+
+
+# ------------------------------------------------------------------------------------------------ as many as a row needs
+
+
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+@pytest.mark.parametrize("kinds", ["missing", "gated", "exposure", "all"])
+def test_bound_of_own_draws_is_that_of_the_twin(kinds, decoder):
+    module, (x, parts) = shaken(kinds, decoder=decoder), rows_of(LAYOUTS[kinds], 12)
+    observed = ~torch.isnan(parts)
+    observed[::3, 0] = False
+    z_mean, z_std = posterior(module, x)
+    steps = inference._steps(module, x, observed, z_mean, z_std)
+    n_draws, points = numbers_of_draws(steps), uniform_points(MOST_DRAWS, 2, 5)
+
+    expected = []
+    for i, k in enumerate(n_draws.tolist()):
+        row = slice(i, i + 1)
+        draws = torch.special.ndtri(shifted(points[:k], shifts_by_cells(x[row], 2)))
+        expected.append(importance_weighted_bound(SlowVAE(module), x[row], draws, observed[row], steps[row]))
+    got = adaptive_log_likelihood(module, x, observed, Prior(2), 5)
+    torch.testing.assert_close(got, torch.cat(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_steps_of_a_linear_model_lead_to_its_posterior_means():
+    """With beta = 1 an encoder that was trained too short is off; the posterior of a linear model is known."""
+    vae, X, *_ = linear_model(max_iter=5)
+    module = in_float64(vae.module_)
+    x, observed = encoded(vae, X)
+    (layer,) = module.decoder.layers
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    precision = torch.exp(-2 * module.likelihood.blocks[0].log_std.detach())
+    covariance = torch.linalg.inv(torch.eye(2, dtype=torch.float64) + (weight.T * precision) @ weight)
+    exact = ((x - bias) * precision) @ weight @ covariance
+    z_mean, z_std = posterior(module, x)
+    steps = inference._steps(module, x, observed, z_mean, z_std)
+    before, after = ((mean - exact).norm(dim=1).mean() for mean in (z_mean, z_mean + z_std * steps))
+    assert after < (1 - 0.5 * STEP) * before
+
+
+def test_bound_of_own_draws_is_closer_to_the_exact_density_than_that_of_32():
+    vae, X, mean, covariance = linear_model(max_iter=5)
+    exact = stats.multivariate_normal(mean, covariance).logpdf(X)
+    own = [vae.score_samples(X, random_state=seed) - exact for seed in range(10)]
+    plain = [vae.score_samples(X, n_draws=32, random_state=seed) - exact for seed in range(10)]
+    # the errors of 32 shared draws have a common part, whose deviation over the seeds is that of their mean
+    assert np.mean(plain) - np.std(np.mean(plain, axis=1)) < np.mean(own) < 0.005
+    assert np.mean(own) > -0.03
+    assert np.sqrt(np.mean(np.square(own))) < np.sqrt(np.mean(np.square(plain)))
+    # the mean over the rows is steadier still, for the rows' errors are independent
+    assert np.std(np.mean(own, axis=1)) < 0.5 * np.std(np.mean(plain, axis=1))
+
+
+@pytest.mark.parametrize("kind", ["normal", "bernoulli"])
+def test_own_draws_score_as_quadrature_does(curved, kind):
+    X, vae = curved[kind]
+    errors = vae.score_samples(X) - vae.score_samples(X, n_draws=16384)
+    assert np.quantile(np.abs(errors), 0.95) < 0.2
+    assert vae.score(X) == pytest.approx(vae.score_samples(X, n_draws=16384).mean(), abs=0.01)
+
+
+def test_the_longer_the_step_the_more_draws():
+    lengths = torch.tensor([0.0, 0.5, 1.0, 1.01, 2.0, 2.01, 3.0, 50.0])
+    steps = torch.stack([lengths, torch.zeros(8)], dim=1)
+    assert numbers_of_draws(steps).tolist() == [FEWEST_DRAWS, 16, 16, 32, 64, 128, MOST_DRAWS, MOST_DRAWS]
+
+
+def test_own_draws_are_told_by_the_row_and_the_seed(linear):
+    vae, X, *_ = linear
+    twice = vae.score_samples(np.vstack([X[:4], X[:4]]), random_state=3)
+    np.testing.assert_allclose(twice[:4], twice[4:], rtol=1e-10)
+    assert (np.abs(vae.score_samples(X[:4], random_state=4) - twice[:4]) > 1e-9).all()
+
+
+@torch.inference_mode()
+def test_rows_are_scored_in_inference_mode(linear):
+    vae, X, *_ = linear
+    assert np.isfinite(vae.score_samples(X[:5])).all()
+
+
+def test_every_row_is_reported_once(linear):
+    vae, X, *_ = linear
+    x, observed = encoded(vae, X)
+    module, done = in_float64(vae.module_), []
+    adaptive_log_likelihood(module, x, observed, Prior(2), 0, done.append)
+    assert sum(done) == len(X)
+    done.clear()
+    log_likelihood(module, x, observed, standard_normal_draws(4, 2, 0), Prior(2), done.append)
+    assert sum(done) == len(X)
+    done.clear()
+    generate(module, torch.zeros(9000, 2, dtype=torch.float64), report=done.append)
+    assert done == [4096, 4096, 808]
 
 
 # ------------------------------------------------------------------------------------------------------------- in chunks

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.mixture import GaussianMixture
 from test_inference import linear_model
 
 from skvae import VAEEstimator
-from skvae.model.latent import LATENT_DENSITIES, LatentDensity, Prior
+from skvae.model import latent
+from skvae.model.latent import LATENT_DENSITIES, RIDGE, LatentDensity, Mixture, Prior
 
 
 @pytest.fixture(scope="module")
@@ -316,3 +318,83 @@ def test_only_some_posteriors_are_kept(monkeypatch):
         np.random.default_rng(0).normal(size=(220, 3))
     )
     assert 25 < len(vae._fitted.latents.z_mean) <= 50
+
+
+# ------------------------------------------------------------------------------------------ expectation maximisation
+
+
+def clusters(n=900, latent_dim=3, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = 3 * rng.normal(size=(4, latent_dim))
+    return centres[rng.integers(4, size=n)] + rng.normal(size=(n, latent_dim)) @ rng.normal(
+        size=(latent_dim, latent_dim)
+    )
+
+
+def some_mixture(z, n_components=3):
+    rng = np.random.default_rng(1)
+    factors = np.tril(0.3 * rng.normal(size=(n_components, z.shape[1], z.shape[1])), -1) + np.eye(z.shape[1])
+    return Mixture(rng.dirichlet(np.ones(n_components)), z[:n_components], factors)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+@pytest.mark.parametrize("n_points", [70, 4099])
+def test_a_step_of_the_fit_is_that_of_a_gaussian_mixture(latent_dim, n_points):
+    z = clusters(n_points, latent_dim)
+    start = some_mixture(z)
+    own, log_density = latent._improved(start, torch.from_numpy(z))
+    precisions = np.linalg.inv(start.factors @ start.factors.transpose(0, 2, 1))
+    other = GaussianMixture(
+        3,
+        max_iter=1,
+        reg_covar=RIDGE,
+        weights_init=start.weights,
+        means_init=start.means,
+        precisions_init=precisions,
+    )
+    with pytest.warns(UserWarning, match="did not converge"):
+        other.fit(z)
+    np.testing.assert_allclose(own.weights, other.weights_, rtol=1e-8)
+    np.testing.assert_allclose(own.means, other.means_, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(own.factors @ own.factors.transpose(0, 2, 1), other.covariances_, rtol=1e-6, atol=1e-9)
+    assert log_density == pytest.approx(start.log_prob(torch.from_numpy(z)).mean().item(), abs=1e-9)
+
+
+def test_no_step_of_the_fit_lowers_the_density():
+    z = clusters()
+    mixture, densities = some_mixture(z), []
+    for _ in range(12):
+        mixture, density = latent._improved(mixture, torch.from_numpy(z))
+        densities.append(density)
+    # the ridge takes a little from the optimum
+    assert (np.diff(densities) > -1e-4).all()
+    assert densities[-1] > densities[0] + 0.5
+
+
+def test_a_fit_is_as_good_as_that_of_a_gaussian_mixture():
+    z, held_out = clusters(3000), clusters(3000)[::2]
+    own = latent._normal_mixture(z, 4, np.random.RandomState(0)).log_prob(torch.from_numpy(held_out)).mean().item()
+    other = GaussianMixture(4, n_init=3, random_state=0).fit(z).score(held_out)
+    assert own > other - 0.02
+
+
+def test_points_that_repeat_leave_components_that_are_valid():
+    z = np.repeat(clusters(3), 50, axis=0)
+    mixture = latent._normal_mixture(z, 3, np.random.RandomState(0))
+    assert np.isfinite(mixture.log_prob(torch.from_numpy(z)).numpy()).all()
+    assert mixture.weights.sum() == pytest.approx(1)
+
+
+def test_log_density_of_many_points_is_that_of_each(monkeypatch):
+    z = torch.from_numpy(clusters(200)).view(4, 50, 3)
+    mixture = some_mixture(clusters(200))
+    whole = mixture.log_prob(z)
+    components = torch.distributions.MultivariateNormal(
+        torch.from_numpy(mixture.means), scale_tril=torch.from_numpy(mixture.factors)
+    )
+    oracle = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.from_numpy(mixture.weights)), components
+    )
+    torch.testing.assert_close(whole, oracle.log_prob(z))
+    monkeypatch.setattr(latent, "POINTS_PER_CHUNK", 20)
+    torch.testing.assert_close(mixture.log_prob(z), whole)

@@ -364,6 +364,46 @@ def test_initial_outputs_have_the_mean_asked_for(kind):
 
 
 @pytest.mark.parametrize("kind", CASES)
+def test_expectation_is_the_mean_of_many_draws_or_the_probabilities_of_levels(kind):
+    b, outputs = block(kind), outputs_of(kind)
+    expectation = b.expectation(outputs).detach()
+    assert expectation.shape == (b.n_cells,)
+    if kind in LEVELLED:
+        expected = np.concatenate([CASES[kind].oracle(j).pk for j in range(4)])
+        np.testing.assert_allclose(expectation, expected, rtol=1e-6)
+    else:
+        torch.testing.assert_close(expectation, b.mean(outputs).detach())
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_draws_told_by_evenly_spread_numbers_follow_the_density(kind):
+    b, outputs, n = block(kind), outputs_of(kind), 4000
+    uniform = ((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None].expand(n, 4)
+    drawn = b.draw_at(outputs.expand(n, -1), uniform, torch.Generator().manual_seed(0)).detach().numpy()
+    for j in range(4):
+        density = CASES[kind].oracle(j)
+        # evenly spread numbers leave no error but that of their spacing
+        if kind in CONTINUOUS:
+            assert stats.kstest(drawn[:, j], density.cdf).statistic < 5 / n
+            continue
+        seen, counts = np.unique(drawn[:, j], return_counts=True)
+        # counts are drawn by the generator
+        error = 5 / np.sqrt(n) if b.section == "counts" else 2 / n
+        np.testing.assert_allclose(counts / n, density.pmf(seen), atol=error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_of_a_mixture_are_finite_at_the_edges_and_where_one_weight_is_all(dtype):
+    b = NormalMixture(1, 3)
+    outputs = torch.tensor([0.0, 200.0, -200.0, *[0.0] * 6], dtype=dtype).expand(4, -1)
+    edge = torch.finfo(dtype).eps / 2
+    uniform = torch.tensor([edge, 0.5, 1 - edge, 1 - 2 * edge], dtype=dtype)[:, None]
+    drawn = b.draw_at(outputs, uniform, torch.Generator())
+    assert torch.isfinite(drawn).all()
+    assert drawn[1].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", CASES)
 def test_one_column_of_a_block_is_that_column(kind):
     b, x = block(kind), values(kind, 12)
     outputs = torch.from_numpy(np.random.default_rng(3).normal(size=(12, b.n_outputs)))
@@ -475,6 +515,23 @@ def test_gradient_where_nearly_all_zeros_are_extra_ones_keeps_its_digits(dtype):
 
 
 # --------------------------------------------------------------------------------------------------------------- a row
+
+
+def test_the_likelihood_of_a_part_is_made_once_and_follows_the_parameters():
+    likelihood = Likelihood(LAYOUTS["all"])
+    like = torch.zeros(1)
+    blocks = {kind: i for i, (kind, _) in enumerate(LAYOUTS["all"].kinds)}
+    part = likelihood.places[blocks["normal"]].parts.start
+    first = likelihood.one(part, like)
+    with torch.no_grad():
+        likelihood.blocks[blocks["normal"]].log_std.add_(1.5)
+    again = likelihood.one(part, like)
+    assert again is first
+    assert again.log_std.item() == likelihood.blocks[blocks["normal"]].log_std[0].item() == 1.5
+    # another precision is another block, and a state holds neither
+    assert likelihood.one(part, like.double()).log_std.dtype == torch.float64
+    assert likelihood.one(part, like).log_std.dtype == torch.float32
+    assert likelihood.state_dict().keys() == Likelihood(LAYOUTS["all"]).state_dict().keys()
 
 
 @pytest.mark.parametrize("kinds", LAYOUTS)

@@ -220,3 +220,32 @@ def test_hooks_are_told_the_data():
     assert told["X"] is X
     assert told["y"] is y
     assert told["metadata"]["sample_weight"] is weight
+
+
+# ---------------------------------------------------------------------------------------------------------- rows that are done
+
+
+def test_work_of_a_moment_says_nothing_and_long_work_says_how_far_it_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    report = progress.RowReport("impute", 100, True)
+    for seconds in (1.0, 1.9, 2.5, 3.0, 4.6):
+        now[0] = seconds
+        report(20)
+    assert capsys.readouterr().out.splitlines() == ["impute: 60/100 rows", "impute: 100/100 rows"]
+
+
+def test_without_verbose_nothing_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    progress.RowReport("impute", 100, False)(20)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["sample", "impute", "score_samples"])
+def test_long_calls_report_all_rows(method, monkeypatch, capsys):
+    vae = quick().fit(X).set_params(verbose=True)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    getattr(vae, method)(60 if method == "sample" else X)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{method}: 60/60 rows"
+    assert all(line.startswith(f"{method}: ") for line in lines)

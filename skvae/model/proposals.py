@@ -14,7 +14,7 @@ LONGEST_STEP = 3.0
 
 
 def steps_uphill(
-    log_prob: Callable[[torch.Tensor], torch.Tensor], z_mean: torch.Tensor, z_std: torch.Tensor
+    log_prob: Callable[..., torch.Tensor], z_mean: torch.Tensor, z_std: torch.Tensor, *tensors: torch.Tensor
 ) -> torch.Tensor:
     """Steps from the means of q(z | x) uphill on log p(x, z), in units of its deviations.
 
@@ -24,8 +24,10 @@ def steps_uphill(
     Parameters
     ----------
     log_prob : callable
-        ``log_prob(z)`` is log p(x | z) of each row, in nats; autograd differentiates it.
+        ``log_prob(z, *tensors)`` is log p(x | z) of each row, in nats; autograd differentiates it by z.
     z_mean, z_std : tensor of shape (n, latent_dim)
+    *tensors : tensor
+        What else `log_prob` reads.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def steps_uphill(
     with torch.inference_mode(False), torch.enable_grad():
         z = z_mean.clone().requires_grad_()
         # a decoder may leave z aside
-        total = log_prob(z).sum() + 0 * z.sum()
+        total = log_prob(z, *(tensor.clone() for tensor in tensors)).sum() + 0 * z.sum()
         (gradient,) = torch.autograd.grad(total, z)
 
     # minus z is the gradient of the prior's log density
