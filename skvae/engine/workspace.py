@@ -246,8 +246,13 @@ class RowInputs:
             self.dense = self.cells
         elif layout.n_levels:
             self.dense = x.new_ones(layout.n_inputs + 1, x.shape[1])
-            self.one_hot = self.dense[len(self.cells) :]
-            self.starts = torch.tensor(layout.level_starts, device=x.device)[:, None]
+            self.one_hot = self.dense[len(self.cells) : -1]
+
+            # of each level, its part and its position in it
+            parts = torch.arange(len(layout.n_levels)).repeat_interleave(torch.tensor(layout.n_levels))
+            places = torch.arange(layout.n_all_levels) - torch.tensor(layout.level_starts)[parts]
+            self.part = parts.to(x.device)
+            self.place = places.to(x)[:, None]
         else:
             # without levels, the ones stand behind the cells already
             self.dense = x[layout.first_number :]
@@ -258,12 +263,7 @@ class RowInputs:
             self.levels.read(self.positions)
         elif self.one_hot is not None:
             self.dense[: len(self.cells)].copy_(self.cells)
-            self.one_hot[:-1].zero_()
-
-            # where a cell is missing, the one goes to the ones behind the levels
-            last = len(self.one_hot) - 1
-            at = torch.where(self.positions < 0, last, self.starts + self.positions.long())
-            self.one_hot.scatter_(0, at, 1)
+            torch.eq(self.positions.index_select(0, self.part), self.place, out=self.one_hot)
 
     def layer(self, network: Perceptron, dense: torch.Tensor) -> FirstLayer:
         """The first layer of a network, which multiplies `dense`, shape (any, n), and gathers the levels if it has a table."""

@@ -167,8 +167,8 @@ class Categorical(Block):
             for levels in self._curved:
                 logits[levels] -= logits[levels].amax(0)
 
-        # of each row and column, (n_columns, n): the share of the cell in the loss, and the level it holds
-        share = (cells >= 0).to(scale.dtype).mul_(scale)
+        # of each row and column, (n_columns, n): the share of the cell in the loss, 0 at -1, and the level it holds
+        share = (cells + 1).clamp_max_(1).mul_(scale)
         held = cells.clamp_min(0).add_(self.starts[:, None]).long()
 
         logits.clamp_(-LOGIT_MAX, LOGIT_MAX)
@@ -176,10 +176,10 @@ class Categorical(Block):
 
         probs = exp_(logits)
         sums = self._sums(probs)
-        nll.add_((torch.log(sums) - chosen).mul_(share).sum(1))
+        nll.add_(torch.log(sums).sub_(chosen).mul_(share).sum(1))
 
         probs.mul_((share / sums).index_select(0, self.column))
-        probs.scatter_add_(0, held, -share)
+        probs.scatter_add_(0, held, share.neg_())
 
         if self._curved:
             torch.mm(self.waves.t(), probs, out=coefficients)
