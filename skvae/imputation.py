@@ -395,7 +395,7 @@ def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor)
     j, part : int
         The column, and a part of it.
     parts : tensor of shape (n, n_draws, n_parts)
-    expected : tensor of shape (n, n_draws, n_cells)
+    expected : tensor of shape (n, n_draws, n_means)
         Mean of the part, or probabilities of its levels.
     """
     drawn = parts[..., part]

@@ -96,7 +96,7 @@ class Made(NamedTuple):
         See `generate_in_order`.
     log_prob : tensor of shape (n, n_draws, n_parts)
         Log density of each given part, given z and the parts before it, in nats; 0 for the others.
-    expectations : dict of int to tensor of shape (n, n_draws, n_cells)
+    expectations : dict of int to tensor of shape (n, n_draws, n_means)
         By part, its mean or the probabilities of its levels given z and the parts before it; 0 in rows where it is given.
     """
 
@@ -173,7 +173,7 @@ def make_in_order(
         reader.take(part, parts, rows)
 
         if with_expectations:
-            expectations[part] = z.new_zeros(n * n_draws, block.n_cells)
+            expectations[part] = z.new_zeros(n * n_draws, block.n_means)
             expectations[part][rows] = block.expectation(outputs)
             expectations[part] = expectations[part].view(n, n_draws, -1)
 

@@ -193,7 +193,7 @@ class Block(nn.Module, abc.ABC):
 
         Returns
         -------
-        expectation : tensor of shape (..., n_cells)
+        expectation : tensor of shape (..., n_means)
         """
         return self.mean(outputs)
 

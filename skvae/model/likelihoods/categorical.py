@@ -129,18 +129,22 @@ class Categorical(Block):
     def log_prob(self, cells: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Log mass of each column's level, shape (..., n_columns), in nats; 0 where it is missing."""
         logits = self._logits(outputs)
-        log_sums = []
-
-        for own in torch.exp(logits).split(self.n_levels, dim=-1):
-            log_sums.append(own.sum(-1))
 
         # several draws of outputs may go with one row
         levels = (self.starts + cells.clamp_min(0)).long()
         shape = torch.broadcast_shapes(levels.shape[:-1], logits.shape[:-1])
         chosen = logits.expand(*shape, -1).gather(-1, levels.expand(*shape, -1))
-        log_prob = chosen - torch.log(torch.stack(log_sums, dim=-1))
 
-        return log_prob * (cells >= 0)
+        return (chosen - self._log_sums(logits)) * (cells >= 0)
+
+    def _log_sums(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logarithm of the sum of the exponentials of each column's logits, shape (..., n_columns)."""
+        sums = []
+
+        for own in torch.exp(logits).split(self.n_levels, dim=-1):
+            sums.append(own.sum(-1))
+
+        return torch.log(torch.stack(sums, dim=-1))
 
     def backward_(
         self,
@@ -202,8 +206,10 @@ class Categorical(Block):
         return torch.stack(positions, dim=-1).to(outputs.dtype)
 
     def expectation(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Probability of each level, shape (..., n_cells)."""
-        return torch.exp(self._log_levels(outputs))
+        """Probability of each level, shape (..., n_all)."""
+        logits = self._logits(outputs)
+
+        return torch.exp(logits - self._log_sums(logits).index_select(-1, self.column))
 
     def draw(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Position of a drawn level of each column, shape (..., n_columns)."""
