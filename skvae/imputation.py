@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skvae.conditioning import SHARE_FROM_DENSITY, complete, given_parts, proposals, resample, truncated
 from skvae.inference import Report
-from skvae.model.decoders import input_cells
+from skvae.model.decoders import number_inputs
 from skvae.model.generation import Made, make_in_order
 from skvae.model.latent import LatentDensity
 from skvae.model.network import VAE
@@ -26,13 +26,13 @@ DRAWS = 256
 DRAWS_IN_ORDER = 128
 """The same where the decoder takes one pass per part for them."""
 
-EVEN_DRAWS = (64, 256)
+EVEN_DRAWS = (128, 256)
 """Evenly spread draws of z behind a conditional mean or most probable level: first, and for rows that need more."""
 
-EVEN_DRAWS_IN_ORDER = (24, 128)
+EVEN_DRAWS_IN_ORDER = (32, 128)
 """The same where the decoder takes one pass per part for them, and z says less."""
 
-FEWEST_EFFECTIVE = 6
+FEWEST_EFFECTIVE = 5
 """Effective number of draws (Kong, 1992) below which a row gets more."""
 
 LARGEST_ERROR = 1 / 8
@@ -202,13 +202,13 @@ def _with_centres(
         if fewer than `FEWEST_EFFECTIVE` draws are behind it.
     """
     made, log_ratio = _make(vae, rows, points, generator, density)
-    weights = truncated(torch.softmax(log_ratio + made.log_prob.sum(-1), dim=1))
-    before = _WeightsBefore(vae, rows, made, log_ratio, weights)
+    weights = torch.softmax(log_ratio + made.log_prob.sum(-1), dim=1)
+    n_effective = 1 / weights.square().sum(1)
+    before = _WeightsBefore(vae, rows, made, log_ratio, truncated(weights))
 
     filled = rows.values.copy()
     # few effective draws may agree by accident
     errors = np.zeros(len(filled))
-    n_effective = 1 / weights.square().sum(1)
     errors[(n_effective < FEWEST_EFFECTIVE).cpu().numpy()] = np.inf
     for j, missing in enumerate(np.isnan(rows.values).T):
         if not missing.any():
@@ -285,13 +285,20 @@ def completed(layout: Layout, x: Tensor, given: Tensor, parts: Tensor) -> Tensor
     x : tensor of shape (n, layout.width)
     """
     x = x.clone()
-    input_parts = torch.tensor(layout.input_parts, device=x.device)
 
     for part in range(layout.n_parts):
-        rows = torch.nonzero(torch.isnan(given[:, part]))  # (n_missing, 1)
-        cells = layout.first_number + torch.nonzero(input_parts == part)[:, 0]
-        if len(rows):
-            x[rows, cells] = input_cells(layout, part, parts[rows[:, 0]])
+        rows = torch.nonzero(torch.isnan(given[:, part]))[:, 0]
+        if not len(rows):
+            continue
+        if part >= layout.n_numbers:
+            x[rows, layout.first_level + part - layout.n_numbers] = parts[rows, part]
+            continue
+
+        # the number, and behind it its flag
+        inputs = number_inputs(layout, part, parts[rows])
+        x[rows, layout.first_number + part] = inputs[:, 0]
+        if part in layout.flagged:
+            x[rows, layout.first_flag + layout.flagged.index(part)] = inputs[:, 1]
 
     return x
 
@@ -376,7 +383,12 @@ def _means(
             deviations.append(_deviation(table, j, part, parts, expected)[..., None])
 
     before, is_final = weights.of(places[0], rows)
-    is_final = is_final & (len(places) == 1) & table.columns[j].kind.is_linear
+    is_alone = len(places) == 1 and table.columns[j].kind.is_linear
+    is_final = is_final & is_alone
+    if is_alone:
+        # the coefficient is 1 in the units of the cells
+        deviations = [_slope(table, j, places[0]) * deviation for deviation in deviations]
+
     all_weights = weights.all[rows].double().cpu()
     before = before.double().cpu()
     means, squares = steadied(cells[..., None], all_weights, deviations, before, is_final.cpu())
@@ -384,6 +396,14 @@ def _means(
     variances = (all_weights * (cells - means).square()).sum(1)
     errors = squares[:, 0] / variances.clamp_min(torch.finfo(variances.dtype).tiny)
     return means[:, 0].numpy(), errors.numpy()
+
+
+def _slope(table: Table, j: int, part: int) -> float:
+    """Units of a column per unit of its only part, of which it is a linear function."""
+    parts = np.zeros((2, table.layout.n_parts))
+    parts[1, part] = 1
+    low, high = table.decode_column(j, parts)
+    return float(high - low)
 
 
 def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor) -> Tensor:

@@ -203,3 +203,18 @@ def test_nothing_to_fill_draws_nothing(model, monkeypatch):
     complete_rows = np.nan_to_num(values[:5])
     (filled,) = fill(fitted.network, fitted.table, complete_rows, None, seeded(), Prior(2))
     np.testing.assert_array_equal(filled, complete_rows)
+
+
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_means_are_in_the_units_of_the_column(decoder):
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 4)) + 0.3 * rng.normal(size=(300, 4))
+    factors = np.array([1e-3, 1.0, 64.0, 1e5])
+    shifts = np.array([1.0, 0.0, -7.0, 1e6])
+    holes = np.where(rng.uniform(size=X.shape) < 0.3, np.nan, X)
+    params = {"decoder": decoder, "likelihood": "normal", "max_iter": 30, "random_state": 0}
+    plain = VAEEstimator(2, **params).fit(X).impute(holes, random_state=0)
+    scaled = VAEEstimator(2, **params).fit(X * factors + shifts).impute(holes * factors + shifts, random_state=0)
+    np.testing.assert_allclose((scaled - shifts) / factors, plain, atol=2e-2)
+    missing = np.isnan(holes)
+    assert np.sqrt(np.mean((plain - X)[missing] ** 2)) < 0.8 * X[missing].std()

@@ -348,6 +348,17 @@ def test_mean_is_the_mean_of_the_density_or_its_most_probable_level(kind):
 
 
 @pytest.mark.parametrize("kind", CASES)
+def test_expectation_is_the_mean_or_the_probabilities_of_the_levels(kind):
+    b, outputs = block(kind), outputs_of(kind)
+    got = b.expectation(outputs.expand(3, -1)).detach().numpy()
+    assert got.shape == (3, b.n_means)
+    expected = b.mean(outputs).detach().numpy()
+    if kind in LEVELLED:
+        expected = np.concatenate([CASES[kind].oracle(j).pmf(np.arange(n)) for j, n in enumerate(LEVELS)])
+    np.testing.assert_allclose(got, np.tile(expected, (3, 1)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", CASES)
 def test_initial_outputs_have_the_mean_asked_for(kind):
     b = block(kind)
     if kind in LEVELLED:
@@ -367,7 +378,7 @@ def test_initial_outputs_have_the_mean_asked_for(kind):
 def test_expectation_is_the_mean_of_many_draws_or_the_probabilities_of_levels(kind):
     b, outputs = block(kind), outputs_of(kind)
     expectation = b.expectation(outputs).detach()
-    assert expectation.shape == (b.n_cells,)
+    assert expectation.shape == (b.n_means,)
     if kind in LEVELLED:
         expected = np.concatenate([CASES[kind].oracle(j).pk for j in range(4)])
         np.testing.assert_allclose(expectation, expected, rtol=1e-6)

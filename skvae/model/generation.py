@@ -173,9 +173,10 @@ def make_in_order(
         reader.take(part, parts, rows)
 
         if with_expectations:
-            expectations[part] = z.new_zeros(n * n_draws, block.n_means)
-            expectations[part][rows] = block.expectation(outputs)
-            expectations[part] = expectations[part].view(n, n_draws, -1)
+            means = block.expectation(outputs)
+            expected = z.new_zeros(n * n_draws, means.shape[-1])
+            expected[rows] = means
+            expectations[part] = expected.view(n, n_draws, -1)
 
     log_prob = z.new_zeros(n, n_draws, layout.n_parts)
     if x is not None:
