@@ -29,7 +29,7 @@ from skvae.threads import on_one_thread
 if TYPE_CHECKING:
     from skvae.estimator import VAEEstimator
 
-DEFAULT_STEPS = 6000
+DEFAULT_STEPS = 4000
 """Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
 
 MIN_ROWS_TO_HOLD_OUT = 10
@@ -110,7 +110,7 @@ def fit_model(
     progress.begin()
     try:
         history, adam_state = train_network(
-            estimator, network, training, validation, seed=seed, former=former, schedule=schedule, progress=progress
+            estimator, network, facts, training, validation, former=former, schedule=schedule, progress=progress
         )
         fitted = attributes(network, history, adam_state)
     except DivergenceError as error:
@@ -144,16 +144,17 @@ def plan_epochs(
 def train_network(
     estimator: VAEEstimator,
     network: VAE,
+    facts: Facts,
     training: TrainingRows,
     validation: TrainingRows | None,
     *,
-    seed: int,
     former: FittedModel | None,
     schedule: bool,
     progress: Progress,
 ) -> tuple[History, AdamState | None]:
     """Train a network in place, with the parameters of an estimator; see `skvae.engine.training.train`."""
     adam_state = None
+    seed = facts.seed
     if former is not None:
         # what went before counts: no two calls shall have the same noise and order of rows
         seed += len(former.loss_curve)
@@ -172,7 +173,7 @@ def train_network(
         generator=torch.Generator().manual_seed(seed),
         validation=validation,
         patience=estimator.n_iter_no_change,
-        tol=estimator.tol,
+        tol=estimator.tol * len(facts.table.columns),
         schedule=schedule,
         adam_state=adam_state,
         on_epoch=progress,

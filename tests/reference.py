@@ -1,7 +1,8 @@
 """The slow, obvious twin: the model and its training written a second time, for reading rather than for speed.
 
 It takes nothing but arrays and the layout of a row from the package. Densities are those of `torch.distributions`, layers
-are plain `torch.nn.Linear`, gradients come from autograd and the optimiser is `torch.optim.Adam` without any option.
+are plain `torch.nn.Linear`, gradients come from autograd, and the optimisers are `torch.optim.Adam` and Muon by singular value
+decompositions.
 """
 
 import copy
@@ -125,6 +126,7 @@ class SlowVAE(nn.Module):
         self.encoder = _linear_layers(state, "encoder")
         self.decoder = _linear_layers(state, "decoder.network")
         self.n_components, self.latent_dim = vae.likelihood.n_components, vae.latent_dim
+        self.layout = vae.likelihood.layout
         self.parts = parts_of(layout, self.n_components)
         self.n_counts = sum(part.kind in COUNTS for part in self.parts)
         self.has_exposure = layout.exposure is not None
@@ -241,7 +243,7 @@ class SlowVAE(nn.Module):
         """-log p(x | z) and the KL divergence of each row, z by reparametrisation."""
         posterior = self.posterior(x)
         z = posterior.mean + posterior.stddev * noise
-        return -self.log_prob(x, z), kl_divergence(posterior, Normal(0.0, 1.0)).sum(1)
+        return -self.log_prob(x, z), kl_divergence(posterior, Normal(0.0, 1.0))
 
     def arrays(self):
         """Weights by the names that the package gives them."""
@@ -254,21 +256,39 @@ class SlowVAE(nn.Module):
 
 
 class SlowStep:
-    """One gradient step after another on a `SlowVAE`."""
+    """One gradient step after another on a `SlowVAE`: plain `torch.optim.Adam`, and Muon by singular value decompositions."""
 
-    def __init__(self, vae, penalty=0.0):
+    def __init__(self, vae, penalty=0.0, muon_always=False):
         self.vae, self.penalty = vae, penalty
-        self.optimizer = torch.optim.Adam(vae.parameters(), foreach=False, fused=False)
+        self.optimizer = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99), foreach=False, fused=False)
         self.totals = [0.0, 0.0]
+        self.muon = [SlowMuon(*place, muon_always) for place in self.muon_places()]
+
+    def muon_places(self):
+        """Of each layer but the last: its weight, how many of its first columns are dense inputs, and its mask."""
+        layout = self.vae.layout
+        dense = layout.first_level - layout.first_number
+        masks = self.vae.masks or [None] * len(self.vae.decoder)
+        for layers, n_dense, own in (
+            (self.vae.encoder, dense, [None] * len(self.vae.encoder)),
+            (self.vae.decoder, self.vae.latent_dim + dense, masks),
+        ):
+            for i, layer in enumerate(layers[:-1]):
+                n_columns = layer.in_features if i else min(n_dense, layer.in_features)
+                if n_columns:
+                    yield layer.weight, n_columns, own[i]
 
     def loss(self, x, weight, noise, beta):
         """Mean of the weighted rows' loss, and the penalty on the weight matrices."""
         nll, kl = self.vae.elbo_terms(x, noise)
         weight = torch.ones(len(x), dtype=x.dtype) if weight is None else weight
+        by_unit = weight @ kl / len(x)
         self.totals[0] += (weight * nll).sum().item()
-        self.totals[1] += (weight * kl).sum().item()
+        self.totals[1] += by_unit.sum().item() * len(x)
+        free = 0.5 if self.vae.masks else 0.0
+        charged = sum(unit for unit in by_unit if unit > free)
         squares = sum((layer.weight**2).sum() for layer in [*self.vae.encoder, *self.vae.decoder])
-        return (weight * (nll + beta * kl)).mean() + self.penalty / 2 * squares
+        return (weight * nll).mean() + beta * charged + self.penalty / 2 * squares
 
     def __call__(self, x, weight, noise, beta, learning_rate):
         """`x` encoded rows, `noise` (n, latent_dim)."""
@@ -277,6 +297,8 @@ class SlowStep:
         loss = self.loss(x, weight, noise, beta)
         self.optimizer.zero_grad()
         loss.backward()
+        for muon in self.muon:
+            muon.step(len(x), learning_rate)
         self.optimizer.step()
         with torch.no_grad():
             for i, p in self.vae.own.items():
@@ -284,6 +306,47 @@ class SlowStep:
                     p.clamp_(min=math.log(SMALLEST_NOISE))
                 else:
                     p.clamp_(-LARGEST_LOG_DISPERSION, LARGEST_LOG_DISPERSION)
+
+
+class SlowMuon:
+    """Momentum of .95 and Nesterov's look ahead; the step's singular values are those of three quintics, one after another."""
+
+    QUINTICS = (
+        (8.28721201814563, -23.595886519098837, 17.300387312530933),
+        (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+        (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    )
+
+    def __init__(self, weight, n_columns, mask, always):
+        self.always = always
+        self.weight, self.n_columns, self.mask = weight, n_columns, mask
+        self.momentum = torch.zeros_like(weight[:, :n_columns])
+        self.n_rows = self.n_gradients = 0
+
+    @torch.no_grad()
+    def step(self, n_rows, learning_rate):
+        grad = self.weight.grad[:, : self.n_columns]
+        if self.mask is not None:
+            grad = grad * self.mask[:, : self.n_columns]
+        self.momentum = 0.95 * self.momentum + 0.05 * grad
+        self.n_rows, self.n_gradients = self.n_rows + n_rows, self.n_gradients + 1
+        if self.always or self.n_rows >= 2 * min(grad.shape):
+            direction = self.polar(0.05 * grad + 0.95 * self.momentum)
+            if self.mask is not None:
+                direction = direction * self.mask[:, : self.n_columns]
+            length = 0.6 * math.sqrt(max(grad.shape)) * self.n_gradients
+            self.weight[:, : self.n_columns] -= learning_rate * length * direction
+            self.n_rows = self.n_gradients = 0
+        self.weight.grad[:, : self.n_columns] = 0
+
+    def polar(self, matrix):
+        norm = torch.linalg.norm(matrix)
+        if norm == 0:
+            return matrix
+        u, s, v = torch.linalg.svd(matrix / (1.01 * norm), full_matrices=False)
+        for a, b, c in self.QUINTICS:
+            s = a * s + b * s**3 + c * s**5
+        return u @ torch.diag(s) @ v
 
 
 def importance_weighted_bound(vae, x, draws, known=None, moved=None):

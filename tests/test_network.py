@@ -71,8 +71,9 @@ def test_elbo_terms_are_those_of_the_twin(activation, decoder):
     vae = in_float64(make(activation=activation, decoder=decoder, kinds="all"))
     x, _ = rows_of(LAYOUTS["all"], 8)
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 2)))
-    for got, expected in zip(vae.elbo_terms(x, noise), SlowVAE(vae).elbo_terms(x, noise), strict=True):
-        assert got.shape == (8,)
+    terms = vae.elbo_terms(x, noise)
+    assert [term.shape for term in terms] == [(8,), (8, 2)]
+    for got, expected in zip(terms, SlowVAE(vae).elbo_terms(x, noise), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 

@@ -124,17 +124,21 @@ def test_weights_go_with_their_rows(steps):
 def test_schedules_run_over_the_whole_budget(steps):
     train(network(), torch.from_numpy(ROWS), **settings(n_epochs=20, beta=0.5))
     betas, rates = [s[3] for s in steps], [s[4] for s in steps]
+    assert len(steps) == 60
     assert rates[0] == 1e-2
     assert all(a > b > 0 for a, b in itertools.pairwise(rates))
-    assert rates[-1] < 1e-4
+    assert rates[-1] < 1e-3
     assert 0 < betas[0] < 0.1
     assert all(a <= b for a, b in itertools.pairwise(betas))
     assert betas[-1] == betas[len(betas) // 2] == 0.5
 
 
-def test_without_an_end_in_sight_there_is_no_schedule(steps):
-    train(network(), torch.from_numpy(ROWS), **settings(schedule=False))
-    assert {s[3:] for s in steps} == {(1.0, 1e-2)}
+def test_without_an_end_the_rate_falls_ever_more_slowly_and_goes_on_from_earlier_steps(steps):
+    _, state = train(network(), torch.from_numpy(ROWS), **settings(schedule=False, n_epochs=2))
+    train(network(), torch.from_numpy(ROWS), **settings(schedule=False, n_epochs=2), adam_state=state)
+    assert {s[3] for s in steps} == {1.0}
+    expected = [1e-2 / math.sqrt(1 + step / 200) for step in range(12)]
+    assert [s[4] for s in steps] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -254,31 +258,51 @@ def test_early_stopping_restores_the_best_parameters_not_the_last():
     assert vae.score(fresh) > trained_whole.score(fresh) + 1
 
 
-def test_the_parameters_kept_have_the_best_validation_score():
+def test_the_parameters_kept_have_the_best_validation_score(monkeypatch):
     x = torch.from_numpy(np.random.default_rng(2).normal(size=(40, 5)))
     vae, states = network(), []
+    look = skvae.engine.training.Watch.look
 
-    def on_epoch(epoch, history):
+    def recorded(watch):
         states.append(copy.deepcopy(vae.state_dict()))
+        return look(watch)
 
-    history, _ = train(
-        vae,
-        x[:20],
-        **settings(n_epochs=1000, learning_rate=3e-2),
-        validation=(x[20:], None),
-        on_epoch=on_epoch,
-    )
-    looks = np.linspace(0, len(states), len(history.validation_scores) + 1, dtype=int)[1:] - 1
+    monkeypatch.setattr(skvae.engine.training.Watch, "look", recorded)
+    history, _ = train(vae, x[:20], **settings(n_epochs=1000, learning_rate=3e-2), validation=(x[20:], None))
     best = int(np.argmax(history.validation_scores))
-    assert best < len(looks) - 1
+    assert len(states) == len(history.validation_scores) > best + 1
     kept = vae.state_dict()
-    assert all(torch.equal(kept[name], states[looks[best]][name]) for name in kept)
+    assert all(torch.equal(kept[name], states[best][name]) for name in kept)
     # and the score is the ELBO of those rows under those parameters, up to the draws of z
     draws = torch.randn(2000, 20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     slow = SlowVAE(vae)
     with torch.no_grad():
-        elbo = torch.stack([-sum(slow.elbo_terms(x[20:], noise)).mean() for noise in draws])
+        terms = [slow.elbo_terms(x[20:], noise) for noise in draws]
+        elbo = torch.stack([-(nll + kl.sum(1)).mean() for nll, kl in terms])
     assert history.validation_scores[best] == pytest.approx(elbo.mean().item(), abs=5 * elbo.std().item())
+
+
+def test_looks_are_at_averaged_parameters_until_the_descent(monkeypatch):
+    x = torch.from_numpy(ROWS)
+    vae, seen = network(), []
+    look, step_on = skvae.engine.training.Watch.look, skvae.engine.training._Loop.take_step
+
+    def looked(watch):
+        own = torch.equal(vae.encoder.layers[0].weight, last[0])
+        seen.append(own)
+        return look(watch)
+
+    last = [None]
+
+    def stepped(loop, *batch):
+        step_on(loop, *batch)
+        last[0] = vae.encoder.layers[0].weight.detach().clone()
+
+    monkeypatch.setattr(skvae.engine.training.Watch, "look", looked)
+    monkeypatch.setattr(skvae.engine.training._Loop, "take_step", stepped)
+    train(vae, x, **settings(n_epochs=100), validation=(x, None))
+    # 300 steps: looks at 50, 100, ..., and the descent from 214 on
+    assert seen == [False] * 4 + [True] * 2
 
 
 def test_training_stops_when_the_validation_score_no_longer_rises():
@@ -286,14 +310,17 @@ def test_training_stops_when_the_validation_score_no_longer_rises():
     vae.fit(noise)
     assert vae.n_iter_ < 5000
     best = int(np.argmax(vae.validation_scores_))
-    assert len(vae.validation_scores_) - 1 - best <= 3 + 3
+    assert len(vae.validation_scores_) - 1 - best <= 3 + 8
     patient = overfitting(n_iter_no_change=6, max_iter=5000)[0].fit(noise)
     assert patient.n_iter_ > vae.n_iter_
 
 
 def test_a_gain_below_tol_is_no_progress():
     vae, noise = overfitting(n_iter_no_change=2, tol=1e6, max_iter=5000)
-    assert len(vae.fit(noise).validation_scores_) == 3  # the first look has nothing to be compared with
+    vae.fit(noise)
+    # three looks at 150 steps, the first of which has nothing to be compared with, and the descent's at 200 and its end
+    assert len(vae.validation_scores_) == 5
+    assert vae.n_iter_ * 1 == 210 // math.ceil(0.9 * len(noise) / vae.batch_size)
 
 
 def test_validation_fraction_is_left_out_of_training(steps):
@@ -375,7 +402,7 @@ def test_verbose_prints_epochs_losses_and_scores(capsys):
     assert "3/3" in out
     assert "nats per row" in out
     assert f"{vae.loss_curve_[-1]:.4f}" in out
-    assert f"{vae.validation_scores_[-1]:.4f}" in out
+    assert len(vae.validation_scores_) == 1
 
 
 # ------------------------------------------------------------------------------------------------------- sample weights
@@ -490,7 +517,8 @@ def test_partial_fit_takes_streams(steps):
         vae.partial_fit(rows)
     assert len(vae.loss_curve_) == vae.n_iter_ == 3
     assert sum(len(rows) for rows, *_ in steps) == 90
-    assert {s[3:] for s in steps} == {(vae.beta, vae.learning_rate_init)}
+    assert {s[3] for s in steps} == {vae.beta}
+    assert steps[0][4] == vae.learning_rate_init > steps[-1][4]
     assert np.isfinite(vae.score(X))
 
 

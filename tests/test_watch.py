@@ -29,7 +29,7 @@ def test_score_is_the_weighted_elbo_of_the_twin(weighted, chunk, monkeypatch):
     vae, watch = watching(weight)
     with torch.no_grad():
         nll, kl = SlowVAE(vae).elbo_terms(watch.x, watch.noise)
-    elbo = -(nll + 0.7 * kl)
+    elbo = -(nll + 0.7 * kl.sum(1))
     weight = torch.ones(9) if weight is None else weight
     assert watch.look() == pytest.approx((weight * elbo).sum().item() / weight.sum().item(), rel=1e-10)
 
@@ -87,13 +87,15 @@ def test_no_score_that_is_not_a_number_is_the_best():
         ([1, 2, 3], 0.0, 2, False),
         ([3, 2, 1], 0.0, 2, True),
         ([3, 2, 4], 0.0, 2, False),
-        ([1, 1.5, 2], 1.0, 2, True),  # no gain by more than one
-        ([1, 1.5, 2.5], 1.0, 2, False),  # a gain over the first look, not over the best
+        ([1, 1.5, 2], 1.0, 2, True),  # no gain by more than one over both looks
+        ([1, 1.5, 2.5], 1.0, 2, False),
+        ([1, 5, 5.25, 5.5], 1.0, 2, True),  # what came earlier does not count
+        ([math.nan, 1, 1], 0.0, 2, False),  # the first score that is a number is a gain
         ([3, 2, 1], 0.0, 3, False),
         ([3, 2, 1], 0.0, None, False),
     ],
 )
-def test_patience_ends_after_as_many_looks_without_a_gain(scores, tol, patience, tired):
+def test_patience_ends_when_as_many_looks_gain_too_little(scores, tol, patience, tired):
     _, watch = watching(tol=tol, patience=patience)
     scores_of(watch, scores)
     assert watch.is_tired == tired

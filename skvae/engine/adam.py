@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 BETA1 = 0.9
-BETA2 = 0.999
+BETA2 = 0.99
 EPS = 1e-8
 
 AdamState = dict[str, dict[str, np.ndarray]]

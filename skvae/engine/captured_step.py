@@ -42,6 +42,8 @@ class CapturedStep(FlatStep):
     capture : callable, default=cuda_graph
     """
 
+    muon_always = True
+
     def __init__(
         self, vae: VAE, penalty: float, adam_state: AdamState | None = None, capture: Capture = cuda_graph
     ) -> None:

@@ -10,6 +10,7 @@ import torch
 from skvae.engine import adam
 from skvae.engine.adam import AdamState
 from skvae.engine.first_layers import Perceptron
+from skvae.engine.muon import Matrix, Muon, columns
 from skvae.engine.stairs import Stairs
 from skvae.engine.workspace import Own, Workspace
 from skvae.model.inputs import is_gathered
@@ -124,9 +125,12 @@ class FlatStep:
     ----------
     by_autograd : bool
         False: nothing is recorded, and no module is called.
+    muon_always : bool
+        Whether Muon steps after every gradient.
     """
 
     by_autograd = False
+    muon_always = False
 
     def __init__(self, vae: VAE, penalty: float, adam_state: AdamState | None = None) -> None:
         self.vae = vae
@@ -143,6 +147,7 @@ class FlatStep:
         # a tensor is added to the number of updates, for a plain number would be converted in every call
         self.count = torch.zeros((), dtype=torch.float32, device=self.theta.device)
         self.one = torch.ones((), dtype=torch.float32, device=self.theta.device)
+        self.muon = self._muon()
         if adam_state:
             self._load(adam_state)
 
@@ -178,6 +183,22 @@ class FlatStep:
 
         return flat if is_cut else None
 
+    def _muon(self) -> Muon:
+        """Muon, for the weights that are its own."""
+        weights = self.parameters.named(self.theta)
+        grads = self.parameters.named(self.grad)
+        masks = {} if self.mask is None else self.parameters.named(self.mask)
+        matrices = []
+
+        for p, n_columns in columns(self.vae).items():
+            name = self.parameters.names[p]
+            mask = None
+            if name in masks and not masks[name].all():
+                mask = masks[name][:, :n_columns]
+            matrices.append(Matrix(name, weights[name][:, :n_columns], grads[name][:, :n_columns], mask))
+
+        return Muon(matrices, always=self.muon_always)
+
     def _load(self, adam_state: AdamState) -> None:
         exp_avg = self.parameters.named(self.exp_avg)
         exp_avg_sq = self.parameters.named(self.exp_avg_sq)
@@ -185,6 +206,8 @@ class FlatStep:
         for name in exp_avg:
             exp_avg[name].copy_(torch.from_numpy(adam_state[name]["exp_avg"]))
             exp_avg_sq[name].copy_(torch.from_numpy(adam_state[name]["exp_avg_sq"]))
+
+        self.muon.load(adam_state)
 
         # every parameter has had as many updates
         self.count.fill_(float(adam_state[name]["step"]))
@@ -279,6 +302,7 @@ class FlatStep:
             self.grad *= self.mask
         if self.decay is not None:
             self.grad.addcmul_(self.theta, self.decay)
+        self.muon.update(n, learning_rate)
         self.count += self.one
         adam.update(self.theta, self.grad, self.exp_avg, self.exp_avg_sq, self.count, learning_rate)
 
@@ -311,6 +335,8 @@ class FlatStep:
                 "exp_avg": exp_avg[name].cpu().numpy().copy(),
                 "exp_avg_sq": exp_avg_sq[name].cpu().numpy().copy(),
             }
+        for name, state in self.muon.state().items():
+            states[name].update(state)
 
         return states
 

@@ -7,11 +7,11 @@ readable one defines the fast one.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from skvae.engine.adam import BETA1, BETA2, EPS, AdamState
 from skvae.engine.captured_step import CapturedStep
 from skvae.engine.flat_step import FlatStep
+from skvae.engine.muon import Matrix, Muon, columns
 from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import mlp_of
 from skvae.model.network import VAE
@@ -77,9 +77,12 @@ class AutogradStep:
 
     def __init__(self, vae: VAE, penalty: float, adam_state: AdamState | None = None) -> None:
         self.vae = vae
+        self.penalty = penalty
         self.optimizer = torch.optim.Adam(
-            _groups(vae, penalty), betas=(BETA1, BETA2), eps=EPS, fused=vae.device.type in ("cpu", "cuda")
+            vae.parameters(), betas=(BETA1, BETA2), eps=EPS, fused=vae.device.type in ("cpu", "cuda")
         )
+        self.muon_grads: dict[torch.Tensor, torch.Tensor] = {}
+        self.muon = self._muon()
         if adam_state:
             self._load(adam_state)
 
@@ -88,12 +91,30 @@ class AutogradStep:
         if vae.device.type != "mps":
             self.totals = self.totals.double()
 
+    def _muon(self) -> Muon:
+        """Muon, for the weights that are its own."""
+        names: dict[torch.Tensor, str] = {p: name for name, p in self.vae.named_parameters()}
+        masks = _masks(self.vae)
+        matrices = []
+
+        for p, n_columns in columns(self.vae).items():
+            grad = torch.zeros_like(p)
+            mask = masks.get(p)
+            if mask is not None:
+                mask = mask[:, :n_columns]
+            self.muon_grads[p] = grad
+            matrices.append(Matrix(names[p], p.data[:, :n_columns], grad[:, :n_columns], mask))
+
+        return Muon(matrices)
+
     def _load(self, adam_state: AdamState) -> None:
         for name, p in self.vae.named_parameters():
             # a parameter that never had a gradient has no state
             if name in adam_state:
-                for key, value in adam_state[name].items():
-                    self.optimizer.state[p][key] = torch.tensor(value, device=p.device)
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    self.optimizer.state[p][key] = torch.tensor(adam_state[name][key], device=p.device)
+
+        self.muon.load(adam_state)
 
     def __call__(
         self, x: torch.Tensor, weight: torch.Tensor | None, noise: torch.Tensor, beta: float, learning_rate: float
@@ -111,16 +132,21 @@ class AutogradStep:
             Weight of the KL term.
         learning_rate : float
         """
-        nll, kl = self.vae.elbo_terms(x, noise.t())  # (n,) each
+        nll, kl = self.vae.elbo_terms(x, noise.t())  # (n,), (n, latent_dim)
         if weight is not None:
             nll = nll * weight
-            kl = kl * weight
+            kl = kl * weight[:, None]
         nll_sum = nll.sum()
-        kl_sum = kl.sum()
+        kl_sums = kl.sum(0)
 
-        self.optimizer.zero_grad()
-        loss = (nll_sum + beta * kl_sum) / len(x)
+        # units with few nats are spared
+        charged = kl_sums[kl_sums > self.vae.decoder.free_nats * len(x)].sum()
+
+        self._zero_grad()
+        loss = (nll_sum + beta * charged) / len(x)
         loss.backward()
+        self._add_penalty()
+        self.muon.update(len(x), learning_rate)
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -128,7 +154,20 @@ class AutogradStep:
         self.vae.likelihood.project()
 
         # left on the device: to read a number would wait for all that runs there
-        self.totals += torch.stack([nll_sum.detach(), kl_sum.detach()])
+        self.totals += torch.stack([nll_sum, kl_sums.sum()]).detach()
+
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+        # Muon reads its gradients where they always are
+        for p, grad in self.muon_grads.items():
+            p.grad = grad.zero_()
+
+    def _add_penalty(self) -> None:
+        """Add the gradient of the penalty on the weight matrices."""
+        for p in self.vae.parameters():
+            if p.ndim >= 2 and p.grad is not None:
+                p.grad.add_(p.detach(), alpha=self.penalty)
 
     def pop_totals(self) -> list[float]:
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
@@ -146,6 +185,8 @@ class AutogradStep:
                 states[name] = {}
                 for key, value in self.optimizer.state[p].items():
                     states[name][key] = value.cpu().numpy().copy()
+        for name, state in self.muon.state().items():
+            states.setdefault(name, {}).update(state)
 
         return states
 
@@ -153,19 +194,12 @@ class AutogradStep:
         """Nothing to give back."""
 
 
-def _groups(vae: VAE, penalty: float) -> list[dict]:
-    """Parameters for torch's optimisers: the weight matrices with the penalty, all others without."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for p in vae.parameters():
-        group = matrices if p.ndim >= 2 else others
-        group.append(p)
+def _masks(vae: VAE) -> dict[torch.Tensor, torch.Tensor | None]:
+    """Masks of the decoder's weights, by weight."""
+    layers = vae.decoder.layers or ()
+    masks: dict[torch.Tensor, torch.Tensor | None] = {}
 
-    # torch takes no empty group
-    groups = []
-    if matrices:
-        groups.append({"params": matrices, "weight_decay": penalty})
-    if others:
-        groups.append({"params": others, "weight_decay": 0.0})
+    for layer, mask in zip(layers, vae.decoder.weight_masks(), strict=True):
+        masks[layer.weight] = mask
 
-    return groups
+    return masks

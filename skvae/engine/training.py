@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skvae.engine.adam import AdamState
+from skvae.engine.averages import Average
 from skvae.engine.flat_step import FlatStep
 from skvae.engine.schedule import Schedule
 from skvae.engine.steps import AutogradStep, make_step
@@ -22,12 +23,6 @@ from skvae.threads import on_callers_threads, on_one_thread
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
 
-DESCENT = 0.25
-"""When the validation score no longer rises, the rate falls to 0 over this share of the steps so far, from the best."""
-
-STEPS_PER_LOOK = 50
-"""The validation rows are looked at after an epoch, or after this many steps if epochs are shorter."""
-
 
 @dataclass
 class History:
@@ -36,7 +31,7 @@ class History:
     Attributes
     ----------
     loss_curve : list of float
-        Of each epoch.
+        Of each epoch; the last one may end early.
     validation_scores : list of float
         Of each look at the validation rows.
     n_steps : int
@@ -81,7 +76,7 @@ def train(
     batch_size : int
         Rows per gradient step, at most: every epoch is cut into batches of (nearly) equal size.
     learning_rate : float
-        Initial step size of Adam.
+        Initial step size of Adam; that of Muon is in proportion.
     beta : float
         Weight of the KL term.
     penalty : float
@@ -89,15 +84,16 @@ def train(
     generator : torch.Generator
         Source of the row order and of the noise, on the CPU.
     validation : tuple (x, weight), default=None
-        Rows whose ELBO is watched; the parameters of the best look are restored at the end, from a copy.
+        Rows whose ELBO is watched: that of the averaged parameters, for as long as the learning rate does not fall to 0. The
+        parameters of the best look are restored at the end, from a copy.
     patience : int, default=None
-        After this many looks without an improvement by more than `tol`, go back to the best parameters, let the learning rate
-        fall to 0 over a quarter of the steps so far, and stop; None never does.
+        When this many looks have improved the best score by no more than `tol`, let the learning rate fall to 0, and stop;
+        None never does.
     tol : float, default=0.0
         In nats per row.
     schedule : bool, default=True
-        Phase the KL term in over the first fifth of the budget and let the learning rate follow a half cosine down to 0.
-        False holds both constant, for training without a set end.
+        Phase the KL term in, and let the learning rate fall to 0 towards the end. False does neither, for training without an
+        end.
     adam_state : dict, default=None
         Where the optimiser goes on from.
     on_epoch : callable, default=None
@@ -114,7 +110,7 @@ def train(
         If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
     """
     batches = Batches(x, weight, batch_size, vae.latent_dim, generator)
-    plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None)
+    plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None, first=_n_updates(adam_state))
     draws = _private_draws(vae, generator)
     watch = None
     if validation is not None:
@@ -182,19 +178,19 @@ class _Loop:
         self.draws = draws
         self.on_epoch = on_epoch
         self.history = History()
+        self.next_look = plan.next_look(0)
+        self.is_seen = False
+
+        # buffers of a user's modules belong to the parameters of their last step
+        self.average: Average | None = None
+        if watch is not None and not vae.has_custom_networks:
+            self.average = Average(vae)
 
     def run(self, n_epochs: int) -> None:
         """At most `n_epochs` epochs; the best parameters are kept at the end."""
         for epoch in range(n_epochs):
-            self.take_steps()
-            self.record_loss()
-
-            # the end may come between two looks
-            is_last = epoch + 1 == n_epochs
-            if self.watch is not None and (is_last or self.is_look_due(epoch)):
-                self.history.validation_scores.append(self.watch.look())
-                if self.watch.is_tired and not self.plan.descending:
-                    self.descend(self.watch)
+            n_rows = self.take_steps()
+            self.record_loss(n_rows)
 
             if self.on_epoch is not None and self.on_epoch(epoch, self.history):
                 break
@@ -206,53 +202,77 @@ class _Loop:
         if self.watch is not None:
             self.keep_the_best(self.watch)
 
-    def take_steps(self) -> None:
-        """One epoch of gradient steps."""
+    def take_steps(self) -> int:
+        """One epoch of gradient steps, and looks between them; the number of rows seen."""
+        n_rows = 0
+
+        for rows, weight, noise in self.batches:
+            self.take_step(rows, weight, noise)
+            n_rows += len(rows)
+
+            if self.watch is not None:
+                self.follow(self.watch)
+            if self.plan.is_over(self.history.n_steps):
+                break
+
+        return n_rows
+
+    def take_step(self, rows: torch.Tensor, weight: torch.Tensor | None, noise: torch.Tensor) -> None:
+        """One gradient step."""
+        n_steps = self.history.n_steps
+        beta = self.plan.beta(n_steps)
+        rate = self.plan.rate(n_steps)
+
         # modules of a user's may act otherwise in training
         if self.step.by_autograd:
             self.vae.train()
 
-        for rows, weight, noise in self.batches:
-            beta = self.plan.beta(self.history.n_steps)
-            rate = self.plan.rate(self.history.n_steps)
-
-            # dropout draws from torch's own generators
-            if self.draws is None:
-                self.step(rows, weight, noise, beta, rate)
-            else:
-                self.draws.run(self.step, rows, weight, noise, beta, rate)
-
-            self.history.n_steps += 1
+        # dropout draws from torch's own generators
+        if self.draws is None:
+            self.step(rows, weight, noise, beta, rate)
+        else:
+            self.draws.run(self.step, rows, weight, noise, beta, rate)
 
         if self.step.by_autograd:
             self.vae.eval()
+        self.history.n_steps += 1
 
-    def record_loss(self) -> None:
+    def follow(self, watch: Watch) -> None:
+        """Take the parameters into their average, and look at the validation rows where that is due."""
+        n_steps = self.history.n_steps
+        if self.average is not None:
+            self.average.add(n_steps)
+
+        self.is_seen = n_steps >= self.next_look
+        if not self.is_seen:
+            return
+
+        self.look(watch)
+        if watch.is_tired and not self.plan.is_descending(n_steps):
+            self.plan.descend(n_steps)
+        self.next_look = self.plan.next_look(n_steps)
+
+    def look(self, watch: Watch) -> None:
+        """The score of the averaged parameters; of the parameters themselves in a descent, in which they come to rest."""
+        if self.average is None or self.plan.is_descending(self.history.n_steps):
+            score = watch.look()
+        else:
+            with self.average.lent():
+                score = watch.look()
+
+        self.history.validation_scores.append(score)
+
+    def record_loss(self, n_rows: int) -> None:
         """Add the mean loss of the epoch's rows to the history, or raise an error if it is not finite."""
         # the only numbers of an epoch that are read back from the device
         nll, kl = self.step.pop_totals()
-        n = len(self.batches.x)
 
         # with the full weight of the KL term, so that epochs can be compared
-        loss = nll / n + self.plan.full_beta * (kl / n)
+        loss = nll / n_rows + self.plan.full_beta * (kl / n_rows)
         self.history.loss_curve.append(loss)
 
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss became {loss} in epoch {len(self.history.loss_curve)}")
-
-    def is_look_due(self, epoch: int) -> bool:
-        """Whether the validation rows are looked at after an epoch; the first one is number 0."""
-        epochs_per_look = math.ceil(STEPS_PER_LOOK / len(self.batches))
-
-        return (epoch + 1) % epochs_per_look == 0
-
-    def descend(self, watch: Watch) -> None:
-        """Go back to the best parameters, and on from there with ever smaller steps until the end."""
-        # at least one more epoch
-        n_steps = max(len(self.batches), int(DESCENT * self.history.n_steps))
-
-        watch.restore()
-        self.plan.descend(self.history.n_steps, n_steps)
 
     def check_weights(self) -> None:
         """Raise an error if a parameter is not finite."""
@@ -262,9 +282,9 @@ class _Loop:
 
     def keep_the_best(self, watch: Watch) -> None:
         """Load the parameters of the best look, or raise an error if no score is finite."""
-        # stopped before the first look
-        if watch.best_state is None:
-            self.history.validation_scores.append(watch.look())
+        # the last steps may have come since
+        if not self.is_seen:
+            self.look(watch)
         if watch.best_state is None:
             raise DivergenceError("the validation score is not finite")
 
@@ -322,6 +342,15 @@ class Batches:
             own_weight = None if self.weight is None else self.weight[rows]
 
             yield self.x.index_select(0, rows), own_weight, own_noise
+
+
+def _n_updates(adam_state: AdamState | None) -> int:
+    """Number of steps that an optimiser has taken."""
+    for state in (adam_state or {}).values():
+        if "step" in state:
+            return int(state["step"])
+
+    return 0
 
 
 def _private_draws(vae: VAE, generator: torch.Generator) -> PrivateDraws | None:

@@ -34,9 +34,9 @@ class Watch:
     beta : float
         Weight of the KL term.
     tol : float
-        A gain is more than this, in nats per row.
+        The least gain over `patience` looks that is worth going on, in nats per row.
     patience : int or None
-        Number of looks without a gain that are waited for; None is without end.
+        None is without end.
     seed : int
         Source of the noise.
     draws : PrivateDraws or None
@@ -48,8 +48,8 @@ class Watch:
         In nats per row of the encoded units.
     best_state : dict or None
         None before the first score that is a number.
-    n_without_gain : int
-        Number of looks since the last gain.
+    bests : list of float
+        The best score so far at each look.
     """
 
     def __init__(
@@ -81,10 +81,7 @@ class Watch:
 
         self.best_score = -math.inf
         self.best_state: State | None = None
-        self.n_without_gain = 0
-
-        # the score that the next gain is measured from
-        self._reference = -math.inf
+        self.bests: list[float] = []
 
     def look(self) -> float:
         """The score of the parameters as they are now, in nats per row."""
@@ -95,21 +92,19 @@ class Watch:
             self.best_score = score
             self.best_state = copy_state(self.vae)
 
-        if score > self._reference + self.tol:
-            self.n_without_gain = 0
-            self._reference = score
-        else:
-            self.n_without_gain += 1
+        self.bests.append(self.best_score)
 
         return score
 
     @property
     def is_tired(self) -> bool:
-        """bool : whether there was no gain for as many looks as `patience`, and there is something to go back to."""
+        """bool : whether `patience` looks have brought too little, and there is something to go back to."""
         if self.patience is None or self.best_state is None:
             return False
+        if len(self.bests) <= self.patience:
+            return False
 
-        return self.n_without_gain >= self.patience
+        return not self.best_score > self.bests[-1 - self.patience] + self.tol
 
     def restore(self) -> None:
         """Go back to the parameters of the best look."""
@@ -125,6 +120,6 @@ class Watch:
         for start in range(0, len(self.x), n_rows):
             rows = slice(start, start + n_rows)
             nll, kl = self.vae.elbo_terms(self.x[rows], self.noise[rows])
-            total -= float(((nll + self.beta * kl) * self.weight[rows]).sum())
+            total -= float(((nll + self.beta * kl.sum(1)) * self.weight[rows]).sum())
 
         return total / float(self.weight.sum())

@@ -68,6 +68,7 @@ class Workspace:
         like = encoder.weights[0]
         layout = vae.likelihood.layout
         self.n = n
+        self.free_nats = vae.decoder.free_nats
 
         # without sample weights: the share of each row in the loss, and their sum
         self.scale = like.new_full((n,), 1 / n)
@@ -179,10 +180,24 @@ class Workspace:
         minus_kl = torch.addcmul(self.z_logvar, self.z_mean, self.z_mean, value=-1, out=self.kl_cells)
         slope = torch.addcmul(self.minus_half, self.std, self.std, value=0.5, out=self.z_logvar)
         self.kl.addcmul_(minus_kl.sub_(slope, alpha=2), scale, value=-1)
+        if self.free_nats:
+            self._spare_units(minus_kl, scale)
         self.head_grad.addcmul_(self.head, scale * beta)
 
         for call in self.encode_back:
             call()
+
+    def _spare_units(self, minus_kl: torch.Tensor, scale: torch.Tensor) -> None:
+        """Charge no divergence to the units that have few nats in this batch: their slopes in `head` become 0.
+
+        Parameters
+        ----------
+        minus_kl : tensor of shape (latent_dim, n)
+            Less twice the divergence of each unit.
+        scale : tensor of shape (n,)
+        """
+        is_charged = minus_kl @ scale < -2 * self.free_nats
+        self.head.view(2, len(is_charged), self.n).mul_(is_charged[:, None])
 
     def pop_totals(self) -> tuple[float, float]:
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""

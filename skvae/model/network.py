@@ -150,14 +150,14 @@ class VAE(nn.Module):
         -------
         nll : tensor of shape (n,)
             -log p(x | z), in nats of the encoded units.
-        kl : tensor of shape (n,)
-            KL(q(z | x) || N(0, I)), in nats.
+        kl : tensor of shape (n, latent_dim)
+            KL(q(z | x) || N(0, I)) of each latent unit, in nats.
         """
         z_mean, z_logvar = self.encode(x)
         z = z_mean + torch.exp(0.5 * z_logvar) * noise  # (n, latent_dim)
 
         nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
-        kl = kl_divergence(z_mean, z_logvar).sum(-1)
+        kl = kl_divergence(z_mean, z_logvar)
 
         return nll, kl
 
