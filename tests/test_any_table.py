@@ -345,7 +345,7 @@ def test_density_of_quantiles_and_masses_of_spikes_sum_to_one(decoder, spikes):
         x[rng.uniform(size=1500) < 0.3] = 0.0
         x[rng.uniform(size=1500) < 0.1] = 2.5
     X = np.column_stack([x, flag])
-    vae = quick(decoder=decoder, likelihood={"quantile_normal": [0]}, max_iter=4).fit(X)
+    vae = quick(decoder=decoder, likelihood={"quantile_normal": [0]}, max_iter=40).fit(X)
     quantiles = vae._fitted.table.columns[0].kind.quantiles
     assert quantiles.spikes.tolist() == ([0.0, 2.5] if spikes else [])
     # a midpoint rule between the points where the density jumps, and as far beyond them as it matters

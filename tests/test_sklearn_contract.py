@@ -177,8 +177,8 @@ def test_pickle_is_close_to_the_size_of_the_weights():
     vae = VAEEstimator(hidden_layer_sizes=(256, 256), max_iter=1).fit(np.random.default_rng(0).normal(size=(64, 30)))
     n_bytes = sum(p.numel() * p.element_size() for p in vae.module_.parameters())
     assert len(pickle.dumps(vae)) < 1.05 * n_bytes + 10_000
-    # Adam keeps two moments for every weight, which further calls of partial_fit need
-    assert len(pickle.dumps(clone(vae).partial_fit(np.random.default_rng(0).normal(size=(64, 30))))) < 3.2 * n_bytes
+    # Adam keeps two moments for every weight, and Muon one, which further calls of partial_fit need
+    assert len(pickle.dumps(clone(vae).partial_fit(np.random.default_rng(0).normal(size=(64, 30))))) < 4.1 * n_bytes
 
 
 def test_pickle_loads_in_training_and_evaluation_mode_as_saved():

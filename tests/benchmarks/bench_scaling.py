@@ -189,7 +189,7 @@ def main():
         "what the process needed at its peak beyond what it held with the data in it.",
         fit_table(options.quick),
         "A fitted model, microseconds per row and peak memory beyond the data, what is returned included; "
-        "`score_samples` with its 32 draws per row:",
+        "`score_samples` with 16 to 256 draws per row:",
         methods_table(options.quick),
     ]
     write_section("scaling", "\n\n".join(body))
