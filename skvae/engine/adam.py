@@ -8,7 +8,8 @@ BETA2 = 0.99
 EPS = 1e-8
 
 AdamState = dict[str, dict[str, np.ndarray]]
-"""By parameter name: ``"step"``, the number of updates, and the moments ``"exp_avg"`` and ``"exp_avg_sq"``."""
+"""By parameter name: ``"step"``, the number of updates, the moments ``"exp_avg"`` and ``"exp_avg_sq"``, unless the whole
+parameter is Muon's, and what `skvae.engine.muon.Muon.state` adds."""
 
 
 def update(

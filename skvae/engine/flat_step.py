@@ -10,7 +10,7 @@ import torch
 from skvae.engine import adam
 from skvae.engine.adam import AdamState
 from skvae.engine.first_layers import Perceptron
-from skvae.engine.muon import Matrix, Muon, columns
+from skvae.engine.muon import Matrix, Muon, columns, without_idle_moments
 from skvae.engine.stairs import Stairs
 from skvae.engine.workspace import Own, Workspace
 from skvae.model.inputs import is_gathered
@@ -204,8 +204,10 @@ class FlatStep:
         exp_avg_sq = self.parameters.named(self.exp_avg_sq)
 
         for name in exp_avg:
-            exp_avg[name].copy_(torch.from_numpy(adam_state[name]["exp_avg"]))
-            exp_avg_sq[name].copy_(torch.from_numpy(adam_state[name]["exp_avg_sq"]))
+            # Adam has no moments of what is all Muon's
+            if "exp_avg" in adam_state[name]:
+                exp_avg[name].copy_(torch.from_numpy(adam_state[name]["exp_avg"]))
+                exp_avg_sq[name].copy_(torch.from_numpy(adam_state[name]["exp_avg_sq"]))
 
         self.muon.load(adam_state)
 
@@ -338,7 +340,7 @@ class FlatStep:
         for name, state in self.muon.state().items():
             states[name].update(state)
 
-        return states
+        return without_idle_moments(states)
 
     def release(self) -> None:
         """Give the module parameters of its own again, so that no view keeps the whole tensor alive."""

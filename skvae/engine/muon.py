@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skvae.engine.adam import AdamState
 from skvae.engine.matmul import product
 from skvae.model.layers import mlp_of
 from skvae.model.network import VAE
@@ -147,6 +148,16 @@ class Muon:
                 state.momentum.copy_(torch.from_numpy(saved["momentum"]))
                 state.n_rows = int(saved["since_step"][0])
                 state.n_gradients = int(saved["since_step"][1])
+
+
+def without_idle_moments(states: AdamState) -> AdamState:
+    """States without Adam's moments of the parameters that are all Muon's, which are 0."""
+    for state in states.values():
+        momentum = state.get("momentum")
+        if momentum is not None and momentum.shape == state["exp_avg"].shape:
+            del state["exp_avg"], state["exp_avg_sq"]
+
+    return states
 
 
 class _State:

@@ -11,7 +11,7 @@ import torch
 from skvae.engine.adam import BETA1, BETA2, EPS, AdamState
 from skvae.engine.captured_step import CapturedStep
 from skvae.engine.flat_step import FlatStep
-from skvae.engine.muon import Matrix, Muon, columns
+from skvae.engine.muon import Matrix, Muon, columns, without_idle_moments
 from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import mlp_of
 from skvae.model.network import VAE
@@ -111,8 +111,13 @@ class AutogradStep:
         for name, p in self.vae.named_parameters():
             # a parameter that never had a gradient has no state
             if name in adam_state:
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    self.optimizer.state[p][key] = torch.tensor(adam_state[name][key], device=p.device)
+                state = self.optimizer.state[p]
+                state["step"] = torch.tensor(adam_state[name]["step"], device=p.device)
+                for key in ("exp_avg", "exp_avg_sq"):
+                    # Adam has no moments of what is all Muon's
+                    state[key] = torch.zeros_like(p)
+                    if key in adam_state[name]:
+                        state[key] = torch.tensor(adam_state[name][key], device=p.device)
 
         self.muon.load(adam_state)
 
@@ -186,9 +191,10 @@ class AutogradStep:
                 for key, value in self.optimizer.state[p].items():
                     states[name][key] = value.cpu().numpy().copy()
         for name, state in self.muon.state().items():
-            states.setdefault(name, {}).update(state)
+            if name in states:
+                states[name].update(state)
 
-        return states
+        return without_idle_moments(states)
 
     def release(self) -> None:
         """Nothing to give back."""
