@@ -9,10 +9,11 @@ import torch
 
 from skvae.engine import adam
 from skvae.engine.adam import AdamState
+from skvae.engine.comparison import Own
 from skvae.engine.first_layers import Perceptron
 from skvae.engine.muon import Matrix, Muon, columns, without_idle_moments
 from skvae.engine.stairs import Stairs
-from skvae.engine.workspace import Own, Workspace
+from skvae.engine.workspace import Workspace
 from skvae.model.inputs import is_gathered
 from skvae.model.layers import ACTIVATIONS, MLP, mlp_of
 from skvae.model.network import VAE
@@ -297,7 +298,7 @@ class FlatStep:
             total = weight.sum() / n
 
         work.forward(x, noise)
-        work.backward_likelihood(scale, total)
+        work.comparison.backward(scale, total)
         work.backward(scale, beta)
 
         if self.mask is not None:

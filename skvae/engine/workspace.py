@@ -4,54 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
+from skvae.engine.comparison import Comparison, Own
 from skvae.engine.first_layers import FirstLayer, Gather, Levels, Perceptron, Product
 from skvae.engine.matmul import Calls, product
 from skvae.model.layers import Activation
-from skvae.model.likelihoods import Block
 from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN, VAE
 
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
-
-Own = dict[str, tuple[torch.Tensor, torch.Tensor]]
-"""Values and gradients of a block's own parameters, by the name it has for them."""
-
-
-class BlockBuffers(NamedTuple):
-    """What the gradient of one block of the likelihood reads and writes; the rows stand side by side.
-
-    Attributes
-    ----------
-    block : Block
-    cells : tensor of shape (n_columns, n)
-    outputs : tensor of shape (n_outputs, n)
-        Outputs of the decoder, overwritten by the gradient.
-    flags : tensor of int of shape (n_parts,) or None
-        Rows of the workspace's `x` that say which cells are observed; None if all are.
-    own : dict of str to (tensor, tensor)
-        Values and gradients of the block's own parameters, by name.
-    nll : tensor of shape (n_parts,)
-        Sums of the loss since they were last read.
-    """
-
-    block: Block
-    cells: torch.Tensor
-    outputs: torch.Tensor
-    flags: torch.Tensor | None
-    own: Own
-    nll: torch.Tensor
 
 
 class Workspace:
     """The buffers of a step on `n` rows, made once with all the views of them, and the passes over them.
 
     All of them hold the rows side by side: the encoded rows, (width + 1, n), and each layer's activations, (width + 1, n),
-    which end in the ones that meet the bias; the decoder's outputs, (n_outputs, n), stand like the cells they are compared
-    with.
+    which end in the ones that meet the bias.
 
     Parameters
     ----------
@@ -82,7 +53,6 @@ class Workspace:
         # the last row of x stays 1
         self.x = like.new_ones(layout.width + 1, n)
         self.rows = self.x[:-1]
-        self.offset = self.x[layout.offset]
         self.inputs = RowInputs(layout, self.x, gathered=encoder.table is not None)
 
         self._make_latent_buffers(vae.latent_dim, vae.decoder.n_row_inputs)
@@ -91,11 +61,10 @@ class Workspace:
         )
 
         # the gradient by the outputs overwrites them
-        self.outputs = like.new_empty(vae.likelihood.n_outputs, n)
+        self.comparison = Comparison(vae.likelihood, own, self.x)
+        outputs = self.comparison.outputs
         first = self.inputs.layer(decoder, self.below)
-        self.decode, self.decode_back = passes(decoder, first, self.outputs, self.outputs, self.z_mean_grad)
-        self.raised = [self.outputs[raised] for raised in vae.likelihood.raised]
-        self.blocks = self._make_blocks(vae, own)
+        self.decode, self.decode_back = passes(decoder, first, outputs, outputs, self.z_mean_grad)
 
     def _make_latent_buffers(self, latent_dim: int, n_row_inputs: int) -> None:
         """All that lies between the encoder's outputs and the decoder's inputs."""
@@ -120,19 +89,6 @@ class Workspace:
         if n_row_inputs:
             self.context = self.below[latent_dim:]
 
-    def _make_blocks(self, vae: VAE, own: Sequence[Own]) -> list[BlockBuffers]:
-        """The buffers of each block of the likelihood, which are views, but for the sums of its loss."""
-        blocks = []
-
-        for place, own_of_block in zip(vae.likelihood.places, own, strict=True):
-            cells = self.x[place.cells]
-            outputs = self.outputs[place.outputs]
-            flags = _flags(vae.likelihood.layout, place.parts, self.x.device)
-            nll = self.x.new_zeros(place.parts.stop - place.parts.start)
-            blocks.append(BlockBuffers(place.block, cells, outputs, flags, own_of_block, nll))
-
-        return blocks
-
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> None:
         """Fill the decoder's outputs for the rows `x` (n, layout.width) and the `noise` (latent_dim, n)."""
         self.rows.copy_(x.t())
@@ -149,25 +105,6 @@ class Workspace:
 
         for call in self.decode:
             call()
-
-    def backward_likelihood(self, scale: torch.Tensor, total: torch.Tensor) -> None:
-        """Overwrite the decoder's outputs by the gradient of the loss with respect to them.
-
-        Parameters
-        ----------
-        scale : tensor of shape (n,)
-            Each row's share of the loss.
-        total : tensor of shape ()
-            Their sum.
-        """
-        for outputs in self.raised:
-            outputs += self.offset
-
-        for block, cells, outputs, flags, own, nll in self.blocks:
-            observed = None
-            if flags is not None:
-                observed = self.x.index_select(0, flags)
-            block.backward_(cells, outputs, observed, scale, total, own, nll)
 
     def backward(self, scale: torch.Tensor, beta: float | torch.Tensor) -> None:
         """Fill the gradients of all weights from that of the decoder's outputs."""
@@ -201,36 +138,12 @@ class Workspace:
 
     def pop_totals(self) -> tuple[float, float]:
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
-        nll = 0.0
-        for block in self.blocks:
-            nll += float(block.nll.sum())
-            block.nll.zero_()
-
         # what was summed up are shares 1 / n of the rows, and twice the divergence
-        nll = self.n * nll
+        nll = self.n * self.comparison.pop_nll()
         kl = self.n * float(self.kl.sum()) / 2
         self.kl.zero_()
 
         return nll, kl
-
-
-def _flags(layout: Layout, parts: slice, device: torch.device) -> torch.Tensor | None:
-    """Positions of the flags of some parts in a row, tensor of int of shape (n_parts,).
-
-    A part without a flag is always observed: it has the position of the ones. None if no part has a flag.
-    """
-    positions = [layout.width] * (parts.stop - parts.start)
-    found = False
-
-    for k, part in enumerate(layout.flagged):
-        if parts.start <= part < parts.stop:
-            positions[part - parts.start] = layout.first_flag + k
-            found = True
-
-    if not found:
-        return None
-
-    return torch.tensor(positions, device=device)
 
 
 class RowInputs:

@@ -12,7 +12,7 @@ from torch import nn
 
 from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder, Reader
 from skvae.model.inputs import Inputs, read_inputs
-from skvae.model.layers import MLP, arrays, load, mlp_of, portable
+from skvae.model.layers import MLP, mlp_of, portable
 from skvae.model.likelihoods import Likelihood, held
 from skvae.randomness import PrivateDraws
 from skvae.threads import on_one_thread
@@ -103,16 +103,7 @@ class VAE(nn.Module):
         if x is None:
             return self.decoder(z)
 
-        outputs = self.decoder(z, self.inputs(x))
-        if not self.likelihood.raised:
-            return outputs
-
-        # autograd may need the outputs as they were
-        outputs = outputs.clone()
-        for raised in self.likelihood.raised:
-            outputs[..., raised] += x[..., self.likelihood.layout.offset]
-
-        return outputs
+        return self.likelihood.raise_by(self.decoder(z, self.inputs(x)), x)
 
     def begin(self, z: torch.Tensor, x: torch.Tensor | None = None) -> Reader:
         """A reader of the decoder's outputs for rows made part after part: see `Decoder.begin`.
@@ -173,43 +164,14 @@ class VAE(nn.Module):
         return rebuild(*copy.deepcopy(args, memo)).to(self.device)
 
     def __reduce__(self) -> tuple:
-        likelihood = self.likelihood
-        return _rebuild, (
-            portable(self.encoder),
-            self.decoder,
-            likelihood.layout,
-            likelihood.n_components,
-            arrays(likelihood),
-            _dtype_of(likelihood),
-            self.latent_dim,
-            self.training,
-        )
+        args = (portable(self.encoder), self.decoder, self.likelihood, self.latent_dim)
+
+        return _rebuild, (args, self.training)
 
 
 @on_one_thread
-def _rebuild(
-    encoder: nn.Module,
-    decoder: Decoder,
-    layout: Layout,
-    n_components: int,
-    own: dict[str, np.ndarray],
-    dtype: torch.dtype,
-    latent_dim: int,
-    training: bool,
-) -> VAE:
-    # the blocks' constants are made anew, in single precision
-    likelihood = load(Likelihood(layout, n_components), own, training).to(dtype)
-
-    return VAE(encoder, decoder, likelihood, latent_dim).train(training)
-
-
-def _dtype_of(likelihood: Likelihood) -> torch.dtype:
-    """Precision of the parameters and constants of the blocks."""
-    for tensor in (*likelihood.parameters(), *likelihood.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
-
-    return torch.float32
+def _rebuild(args: tuple, training: bool) -> VAE:
+    return VAE(*args).train(training)
 
 
 def kl_divergence(z_mean: torch.Tensor, z_logvar: torch.Tensor) -> torch.Tensor:

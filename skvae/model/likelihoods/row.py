@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from skvae.model.layers import arrays, load
 from skvae.model.likelihoods.base import BLOCKS, Block
+from skvae.threads import on_one_thread
 
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
@@ -118,6 +121,18 @@ class Likelihood(nn.Module):
 
         return log_prob * observed
 
+    def raise_by(self, outputs: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Decoder outputs, shape (..., n, n_outputs), raised by the offsets of encoded rows, shape (n, layout.width)."""
+        if not self.raised:
+            return outputs
+
+        # autograd may need the outputs as they were
+        outputs = outputs.clone()
+        for raised in self.raised:
+            outputs[..., raised] += x[..., self.layout.offset]
+
+        return outputs
+
     def mean(self, outputs: torch.Tensor) -> torch.Tensor:
         """Mean, or position of the most probable level, of each part.
 
@@ -194,6 +209,29 @@ class Likelihood(nn.Module):
         """Put parameters that a step of an optimiser took out of their limits back into them, in place."""
         for place in self.places:
             place.block.project()
+
+    def __reduce__(self) -> tuple:
+        # as arrays, for a pickled view would carry the whole buffer that it is a part of
+        args = (self.layout, self.n_components, arrays(self), _dtype_of(self), self.training)
+
+        return _rebuild, args
+
+
+@on_one_thread
+def _rebuild(
+    layout: Layout, n_components: int, own: dict[str, np.ndarray], dtype: torch.dtype, training: bool
+) -> Likelihood:
+    # the blocks' constants are made anew, in single precision
+    return load(Likelihood(layout, n_components), own, training).to(dtype)
+
+
+def _dtype_of(likelihood: Likelihood) -> torch.dtype:
+    """Precision of the parameters and constants of the blocks."""
+    for tensor in (*likelihood.parameters(), *likelihood.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+
+    return torch.float32
 
 
 def mean_row(layout: Layout, x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
