@@ -65,7 +65,7 @@ def complete(
     weights : tensor of shape (n, n_draws)
         Normalised to sum to one by row.
     """
-    z_mean, z_logvar = vae.encode(x)
+    z_mean, z_logvar = vae.encode_blurred(x)
     n_near = n_draws - n_draws // SHARE_FROM_DENSITY
     noise_near = torch.randn(len(x), n_near, vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
     z, log_ratio = proposals(z_mean, z_logvar, noise_near, n_draws, generator, density)
@@ -203,7 +203,7 @@ def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
     # a count stands twice in an encoded row: its logarithm among the numbers is left out
     counts = x[:, : layout.n_counts]
     numbers = x[:, layout.first_number + layout.n_counts : layout.first_flag]
-    levels = x[:, layout.first_level :]
+    levels = x[:, layout.first_level : layout.stop]
 
     parts = torch.cat([counts, numbers, levels], dim=1)
     parts[~observed] = torch.nan

@@ -108,8 +108,8 @@ class VAEEstimator(
     decoder : {"auto", "factorized", "autoregressive"}, callable or torch.nn.Module, default="auto"
         ``"factorized"`` is a multi-layer perceptron that reads z: given z, cells are independent, the textbook model.
         ``"autoregressive"`` reads z and, for each cell, the cells before it, through masked weights [5]_; its numbers are
-        mixtures of eight normals. Half a nat of each latent unit's divergence is not charged in training [9]_: this
-        decoder would do without z. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
+        mixtures of eight normals. It draws and scores; an auxiliary factorized decoder beside it, trained on the same z [9]_,
+        decodes latent points. It is the better generator and density from about 1000 rows on. ``"auto"`` takes it for
         tables of at least 1000 rows and at most 256 columns, unless the network is linear or `likelihood` is one kind for all
         columns. A factory (or module) makes a factorized decoder, from (n, latent_dim) to the parameters of the likelihood:
         means of ``"normal"``, logits of ``"bernoulli"`` and of levels, log means of counts (at the mean exposure).
@@ -131,10 +131,10 @@ class VAEEstimator(
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float
-        Negative evidence lower bound (with the KL term weighted by `beta`) of each epoch, averaged over its batches, in nats
-        per row and in the units of X.
+        Loss of each epoch, averaged over its batches, in nats per row and in the units of X: the negative evidence lower
+        bound, with the KL term weighted by `beta`. An auxiliary decoder's -log p(x | z) counts 1.5 times beside it.
     validation_scores_ : list of float or None
-        Evidence lower bound (likewise) of the validation rows at each look; None without early stopping.
+        Minus the loss of the validation rows at each look; None without early stopping.
     best_validation_score_ : float or None
         The largest of them, that of the parameters kept.
     kl_per_unit_ : ndarray of shape (latent_dim,)
@@ -169,7 +169,7 @@ class VAEEstimator(
     .. [6] McCullagh & Nelder, "Generalized linear models", 2nd edition, section 6.3, 1989.
     .. [7] Lambert, "Zero-inflated Poisson regression", Technometrics 34, 1992.
     .. [8] Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
-    .. [9] Kingma et al., "Improved variational inference with inverse autoregressive flow", NeurIPS 2016.
+    .. [9] Lucas & Verbeek, "Auxiliary guided autoregressive variational autoencoders", ECML PKDD 2018.
 
     Examples
     --------
@@ -382,8 +382,8 @@ class VAEEstimator(
         -------
         X_original : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             Decoded rows in the units and the container of the training table. Columns of integers are rounded, those of
-            booleans and categories hold the most probable level. An autoregressive decoder decodes cell after cell, each
-            from z and the decoded cells before it.
+            booleans and categories hold the most probable level. Beside an autoregressive decoder, the auxiliary one tells
+            every cell from z alone.
         """
         model = self._model()
         return model.decode(torch.from_numpy(check_latent_points(X, model.network.latent_dim)))

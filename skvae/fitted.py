@@ -22,6 +22,7 @@ from skvae.inference import (
     generate,
     log_likelihood,
     posterior,
+    restore,
     standard_normal_draws,
 )
 from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
@@ -192,7 +193,14 @@ class FittedModel:
         They are drawn from p(x | z) if there is a generator.
         """
         z = z.to(self.network.device)
-        parts = generate(self._network_like(z), z, generator, report)
+        network = self._network_like(z)
+
+        # what z alone tells of each cell
+        if generator is None and network.auxiliary is not None and self.table.auxiliary is not None:
+            parts = restore(network.auxiliary, z, report)
+            return self.table.write(self.table.auxiliary.decode(parts.double().cpu().numpy()))
+
+        parts = generate(network, z, generator, report)
         return self.table.write(self.table.decode(parts.double().cpu().numpy()))
 
     def _network_like(self, x: Tensor) -> VAE:

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skvae._sklearn import check_sample_weight
 from skvae.engine.training import AdamState, History, train
 from skvae.exceptions import DivergenceError
 from skvae.fitted import FittedModel, Latents
+from skvae.model.decoders import AutoregressiveDecoder
 from skvae.model.latent import ROWS
 from skvae.model.likelihoods import mean_row
 from skvae.model.network import VAE, build_vae, kl_divergence
@@ -25,6 +23,7 @@ from skvae.parameters import check_device, check_hidden_layer_sizes, draw_seed, 
 from skvae.progress import Progress, hook_args
 from skvae.table import Table, as_table
 from skvae.threads import on_one_thread
+from skvae.training_rows import TrainingRows, encode_rows, hold_out, names_of, read_rows
 
 if TYPE_CHECKING:
     from skvae.estimator import VAEEstimator
@@ -79,16 +78,17 @@ def fit_model(
     table_like = as_table(X)
     names = names_of(estimator, table_like, reset=former is None)
     table, values, weight = read_rows(estimator, table_like, sample_weight, former, may_vary=schedule)
+    if former is None:
+        decoder, table = choose_decoder(estimator, table, values, weight, hidden_layer_sizes)
     rows, log_scale = encode_rows(table, values, weight, estimator.device)
 
     # a copy of a fitted network: whatever happens to it, the fitted model answers as before
     if former is None:
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes)
-        network = make_network(estimator, table, rows, hidden_layer_sizes, seed)
+        network = make_network(estimator, table, rows, decoder, hidden_layer_sizes, seed).to(estimator.device)
     else:
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes, former.density_name)
-        network = network_to_go_on(former, estimator.latent_dim)
-    network.to(estimator.device)
+        network = network_to_go_on(former, estimator.latent_dim).to(estimator.device)
 
     # a stream goes on from its rows so far, a warm start begins anew
     facts = Facts(table, seed, density_name, log_scale, rows.evenly(ROWS), None if schedule else former)
@@ -185,187 +185,55 @@ def train_network(
     return history, adam_state
 
 
-# ------------------------------------------------------------------------------------------------------------- the rows
-
-
-class TrainingRows(NamedTuple):
-    """Encoded rows and their weights.
-
-    Attributes
-    ----------
-    x : tensor of shape (n, layout.width)
-    weight : tensor of shape (n,) or None
-        Of mean 1; None weights all rows alike.
-    """
-
-    x: Tensor
-    weight: Tensor | None
-
-    def take(self, rows: np.ndarray) -> TrainingRows:
-        """Copies of the rows at some positions: views would keep the whole table in memory."""
-        weight = None
-        if self.weight is not None:
-            weight = self.weight[rows]
-        return TrainingRows(self.x[rows], weight)
-
-    def evenly(self, n_rows: int) -> TrainingRows:
-        """At most `n_rows` rows, evenly spaced."""
-        n = len(self.x)
-        return self.take(np.arange(0, n, math.ceil(n / n_rows)))
-
-
-def names_of(estimator: VAEEstimator, X: Any, *, reset: bool) -> dict[str, Any]:
-    """`n_features_in_` and `feature_names_in_` of a table, the latter if it has names.
-
-    With `reset`, they are those of X; else X is checked against those seen at fit.
-    """
-    # scikit-learn sets them on the estimator that it is given
-    face = copy.copy(estimator)
-    validate_data(face, X, skip_check_array=True, reset=reset)
-
-    names = {}
-    for name in ("n_features_in_", "feature_names_in_"):
-        if hasattr(face, name):
-            names[name] = getattr(face, name)
-    return names
-
-
-def read_rows(
-    estimator: VAEEstimator, X: Any, sample_weight: Any, former: FittedModel | None, *, may_vary: bool
-) -> tuple[Table, np.ndarray, np.ndarray | None]:
-    """The table, and the rows of positive weight.
-
-    Parameters
-    ----------
-    estimator : VAEEstimator
-    X : ndarray (as `as_table` returns it) or DataFrame of shape (n_samples, n_features)
-    sample_weight : array-like of shape (n_samples,) or None
-    former : FittedModel or None
-        The model to go on from, with its table.
-    may_vary : bool
-        Whether a column that was constant when that model was built may vary now.
-
-    Returns
-    -------
-    table : Table
-    values : ndarray of float of shape (n, n_features)
-    weight : ndarray of float64 of shape (n,) or None
-    """
-    weight = None
-    if sample_weight is not None:
-        weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-
-    if former is not None:
-        table = former.table
-        values = table.read(X, estimator.handle_unknown)
-    else:
-        table, values = Table.fit(
-            X,
-            categorical_features=estimator.categorical_features,
-            likelihood=estimator.likelihood,
-            exposure=estimator.exposure,
-            sample_weight=weight,
-        )
-
-    # a row of weight 0 would count in the number of rows
-    if weight is not None:
-        values = values[weight > 0]
-        weight = weight[weight > 0]
-    if not may_vary:
-        table.check_constant(values)
-    return table, values, weight
-
-
-def encode_rows(table: Table, values: np.ndarray, weight: np.ndarray | None, device: str) -> tuple[TrainingRows, float]:
-    """Training rows as tensors.
-
-    Parameters
-    ----------
-    table : Table
-    values : ndarray of float of shape (n, n_features)
-        NaN where a cell is missing.
-    weight : ndarray of shape (n,) or None
-        All positive.
-    device : str
-
-    Returns
-    -------
-    rows : TrainingRows
-    log_scale : float
-        What is added to a loss of encoded rows to have it in the units of the table, in nats per row.
-    """
-    table.check_exposure(values, to_score=True)
-    encoded = table.encode_values(values, np.float32)
-
-    # the change of variables is the same whatever the network: its mean is all that losses need
-    log_scale = -float(np.average(encoded.log_jacobian, weights=weight))
-
-    x = torch.from_numpy(encoded.x).to(device)
-    if weight is None:
-        return TrainingRows(x, None), log_scale
-    shares = np.asarray(weight / weight.mean(), dtype=np.float32)
-    return TrainingRows(x, torch.from_numpy(shares).to(device)), log_scale
-
-
-def hold_out(rows: TrainingRows, fraction: float, rng: np.random.RandomState) -> tuple[TrainingRows, TrainingRows]:
-    """Split rows at random into those to train on and those to validate on.
-
-    Parameters
-    ----------
-    rows : TrainingRows
-    fraction : float
-        Share of the rows to validate on.
-    rng : RandomState
-
-    Returns
-    -------
-    training, validation : TrainingRows
-        The weights of the training rows have mean 1 again.
-
-    Raises
-    ------
-    ValueError
-        If no row is left to train on.
-    """
-    n = len(rows.x)
-    n_held_out = math.ceil(fraction * n)
-    if n_held_out >= n:
-        raise ValueError(
-            f"validation_fraction={fraction} sets {n_held_out} of {n} rows aside, which leaves none to train on. Lower it, "
-            f"or set early_stopping=False."
-        )
-
-    # at random: rows may come sorted
-    train_rows, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=rng)
-    training = rows.take(train_rows)
-    if training.weight is not None:
-        training = TrainingRows(training.x, training.weight / training.weight.mean())
-    return training, rows.take(held_out)
-
-
 # ---------------------------------------------------------------------------------------------------------- the network
 
 
-def make_network(
-    estimator: VAEEstimator, table: Table, rows: TrainingRows, hidden_layer_sizes: Sequence[int], seed: int
-) -> VAE:
-    """A fresh network for a table, with the parameters of an estimator."""
+def choose_decoder(
+    estimator: VAEEstimator,
+    table: Table,
+    values: np.ndarray,
+    weight: np.ndarray | None,
+    hidden_layer_sizes: Sequence[int],
+) -> tuple[Any, Table]:
+    """The decoder that the parameter stands for, and the table, with an auxiliary decoder beside an autoregressive one."""
     decoder = resolve_decoder(
         estimator.decoder,
-        n_rows=len(rows.x),
+        n_rows=len(values),
         layout=table.layout,
         hidden_layer_sizes=hidden_layer_sizes,
         likelihood=estimator.likelihood,
     )
+
+    # z would tell little of the row to a decoder that reads the cells before each cell
+    if decoder == AutoregressiveDecoder.name:
+        return decoder, table.with_auxiliary(values, weight)
+    return decoder, table
+
+
+def make_network(
+    estimator: VAEEstimator,
+    table: Table,
+    rows: TrainingRows,
+    decoder: Any,
+    hidden_layer_sizes: Sequence[int],
+    seed: int,
+) -> VAE:
+    """A fresh network for a table, with the parameters of an estimator and a decoder that is resolved."""
+    layout = table.layout
+    auxiliary_mean = None
+    if layout.auxiliary is not None:
+        auxiliary_mean = mean_row(layout.auxiliary, rows.x[:, layout.stop :], rows.weight).numpy()
+
     return build_vae(
-        table.layout,
-        mean_row(table.layout, rows.x, rows.weight).numpy(),
+        layout,
+        mean_row(layout, rows.x, rows.weight).numpy(),
         latent_dim=int(estimator.latent_dim),
         hidden_layer_sizes=hidden_layer_sizes,
         activation=estimator.activation,
         encoder=estimator.encoder,
         decoder=decoder,
         seed=seed,
+        auxiliary_mean=auxiliary_mean,
     )
 
 
@@ -412,6 +280,11 @@ def read_latents(network: VAE, probe: TrainingRows) -> tuple[Latents, np.ndarray
         If a posterior is not finite.
     """
     z_mean, z_logvar = network.encode(probe.x)
+    kl_per_unit = kl_divergence(z_mean, z_logvar).mean(0).double().cpu().numpy()
+    active_units = int((z_mean.var(0, correction=0) > MIN_VARIANCE_OF_ACTIVE_UNIT).sum())
+
+    # the latent density is one of what the decoder reads
+    z_mean, z_logvar = network.encode_blurred(probe.x)
     # rows of equal weight still weight the latent density
     weight = probe.weight
     if weight is None:
@@ -424,8 +297,6 @@ def read_latents(network: VAE, probe: TrainingRows) -> tuple[Latents, np.ndarray
             raise DivergenceError("the latent means are no longer finite")
         arrays.append(array)
 
-    kl_per_unit = kl_divergence(z_mean, z_logvar).mean(0).double().cpu().numpy()
-    active_units = int((z_mean.var(0, correction=0) > MIN_VARIANCE_OF_ACTIVE_UNIT).sum())
     return Latents(*arrays), kl_per_unit, active_units
 
 

@@ -231,7 +231,7 @@ def _make(
     vae: VAE, rows: IncompleteRows, points: Tensor, generator: torch.Generator, density: LatentDensity
 ) -> tuple[Made, Tensor]:
     """Evenly spread completions of rows, and ``log p(z) - log proposal(z)`` of each, of shape (n, n_draws)."""
-    z_mean, z_logvar = vae.encode(rows.x)
+    z_mean, z_logvar = vae.encode_blurred(rows.x)
     z_std = torch.exp(0.5 * z_logvar)
     z_mean = z_mean + z_std * _steps(vae, rows, z_mean, z_std)
     n_draws = len(points)

@@ -16,6 +16,7 @@ import torch
 from scipy.stats import qmc
 from torch import Tensor
 
+from skvae.model.auxiliary import Auxiliary
 from skvae.model.generation import generate as generate_points
 from skvae.model.latent import LatentDensity, Prior
 from skvae.model.network import VAE
@@ -43,7 +44,7 @@ Report = Callable[[int], None]
 
 @on_one_thread
 @torch.no_grad()
-def posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(vae: VAE, x: Tensor, *, blurred: bool = False) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of q(z | x).
 
     Parameters
@@ -51,16 +52,19 @@ def posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     vae : VAE
     x : tensor of shape (n, layout.width)
         Encoded rows.
+    blurred : bool, default=False
+        Whether they are those of the z that the decoder reads: see `VAE.encode_blurred`.
 
     Returns
     -------
     z_mean, z_std : tensor of shape (n, latent_dim)
     """
+    encode = vae.encode_blurred if blurred else vae.encode
     means = []
     logvars = []
 
     for rows in x.split(ROWS_PER_CHUNK):
-        z_mean, z_logvar = vae.encode(rows)
+        z_mean, z_logvar = encode(rows)
         means.append(z_mean)
         logvars.append(z_logvar)
     return torch.cat(means), torch.exp(0.5 * torch.cat(logvars))
@@ -87,6 +91,32 @@ def generate(vae: VAE, z: Tensor, generator: torch.Generator | None = None, repo
     parts = []
     for points in z.split(ROWS_PER_CHUNK):
         parts.append(generate_points(vae, points, generator))
+        if report is not None:
+            report(len(points))
+
+    return torch.cat(parts)
+
+
+@on_one_thread
+@torch.no_grad()
+def restore(auxiliary: Auxiliary, z: Tensor, report: Report | None = None) -> Tensor:
+    """Means and most probable levels that an auxiliary decoder tells from latent points.
+
+    Parameters
+    ----------
+    auxiliary : Auxiliary
+    z : tensor of shape (n, latent_dim)
+    report : callable, default=None
+        ``report(n)`` is told that n more rows are done.
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_parts)
+        Of rows as the auxiliary decoder reads them.
+    """
+    parts = []
+    for points in z.split(ROWS_PER_CHUNK):
+        parts.append(auxiliary.likelihood.mean(auxiliary.decode(points)))
         if report is not None:
             report(len(points))
 
@@ -144,7 +174,7 @@ def log_likelihood(
     log_likelihood : tensor of shape (n,)
         In nats of the encoded units.
     """
-    rows = Rows(x, observed, *posterior(vae, x))
+    rows = Rows(x, observed, *posterior(vae, x, blurred=True))
     return _log_mean_weight(vae, rows, len(draws), lambda chunk: draws[:, None], density, report)
 
 
@@ -175,7 +205,7 @@ def adaptive_log_likelihood(
     log_likelihood : tensor of shape (n,)
         In nats of the encoded units.
     """
-    z_mean, z_std = posterior(vae, x)
+    z_mean, z_std = posterior(vae, x, blurred=True)
     steps = _steps(vae, x, observed, z_mean, z_std)
     rows = Rows(x, observed, z_mean + z_std * steps, z_std)
     points = uniform_points(MOST_DRAWS, vae.latent_dim, seed).to(x)

@@ -91,6 +91,49 @@ LAYOUTS = {
         gate=(-1, -1, -1, -1, -1, 8, -1, -1, -1, -1),
         count_scales=((0.8, 0.5), (1.0, 0.7), (0.4, 0.9)),
     ),
+    # what an auxiliary decoder reads behind a row: fewer parts, for the rest beside spikes is none of its own
+    "auxiliary": Layout(
+        kinds=(("normal", 2), ("bernoulli", 1), ("categorical", 2)),
+        n_levels=(3, 4),
+        n_ordered=(2, 0),
+        flagged=(1,),
+        rank=(0, 3, 1, 2, 4),
+        gate=(-1, 3, -1, -1, -1),
+        auxiliary=Layout(
+            kinds=(("normal", 2), ("bernoulli", 1), ("categorical", 1)),
+            n_levels=(4,),
+            n_ordered=(0,),
+            flagged=(0, 2),
+            rank=(0, 1, 2, 3),
+            gate=(-1,) * 4,
+        ),
+    ),
+    "auxiliary without levels": Layout(
+        kinds=(("normal", 3),),
+        rank=(2, 0, 1),
+        gate=(-1,) * 3,
+        auxiliary=Layout(kinds=(("normal", 3),), rank=(2, 0, 1), gate=(-1,) * 3),
+    ),
+    "auxiliary exposure": Layout(
+        kinds=(("poisson", 1), ("negative_binomial", 1), ("normal", 1), ("categorical", 2)),
+        n_levels=(14, 112),
+        n_ordered=(0, 0),
+        flagged=(1,),
+        rank=(2, 4, 0, 1, 3),
+        gate=(-1,) * 5,
+        count_scales=((0.8, 0.5), (1.0, 0.7)),
+        exposure=LinearOffset(2),
+        auxiliary=Layout(
+            kinds=(("poisson", 1), ("negative_binomial", 1), ("normal", 1), ("categorical", 2)),
+            n_levels=(14, 112),
+            n_ordered=(0, 0),
+            flagged=(1,),
+            rank=(2, 4, 0, 1, 3),
+            gate=(-1,) * 5,
+            count_scales=((0.8, 0.5), (1.0, 0.7)),
+            exposure=LinearOffset(2),
+        ),
+    ),
 }
 """Layouts of tables of one kind and of several, with and without cells that may be missing, an order and an exposure."""
 
@@ -122,7 +165,10 @@ def rows_of(layout, n, seed=0):
         if gate >= 0:
             parts[:, i] = rng.normal(size=n)
             parts[parts[:, gate] != layout.n_levels[gate - n_numbers] - 1, i] = np.nan
-    return torch.from_numpy(encode(layout, parts)), torch.from_numpy(parts)
+    x = torch.from_numpy(encode(layout, parts))
+    if layout.auxiliary is not None:
+        x = torch.cat([x, rows_of(layout.auxiliary, n, seed + 100)[0]], dim=1)
+    return x, torch.from_numpy(parts)
 
 
 def encode(layout, parts):
@@ -152,3 +198,10 @@ def encode(layout, parts):
 def means_of(layout, value):
     """Means of the cells and shares of the levels that are all `value`, as networks start from."""
     return np.full(layout.first_level + sum(layout.n_levels), value)
+
+
+def auxiliary_means_of(layout, value):
+    """The same for an auxiliary decoder; None if there is none."""
+    if layout.auxiliary is None:
+        return None
+    return means_of(layout.auxiliary, value)

@@ -1,7 +1,7 @@
 """Small networks for the layouts of `layouts`, for the tests of what they are made of and of what works on them."""
 
 import torch
-from layouts import LAYOUTS, means_of
+from layouts import LAYOUTS, auxiliary_means_of, means_of
 from reference import in_float64
 
 from skvae.model.network import build_vae
@@ -19,6 +19,7 @@ def make(encoder=None, decoder="factorized", *, seed=0, kinds="both", hidden=(6,
         encoder=encoder,
         decoder=decoder,
         seed=seed,
+        auxiliary_mean=auxiliary_means_of(layout, 0.25),
     )
 
 

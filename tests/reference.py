@@ -34,6 +34,9 @@ ACTIVATIONS = {
 }
 
 SMALLEST_NOISE = 1e-3
+SMALLEST_AUXILIARY_NOISE = 0.3
+BLUR = 0.35
+AUXILIARY_WEIGHT = 1.5
 LARGEST_LOG_DISPERSION = 12.0
 WAVES, OWN_SHARE = 6, 0.3
 OWN_PARAMETER = {"normal": "log_std", "negative_binomial": "log_r", "zero_inflated_negative_binomial": "log_r"}
@@ -115,18 +118,16 @@ def level_logits(outputs, n_levels, n_ordered):
     return torch.stack(logits, dim=-1)
 
 
-class SlowVAE(nn.Module):
-    """The model of a `skvae` network with perceptrons, in float64, with weights of its own."""
+class SlowDecoder(nn.Module):
+    """A decoder with perceptrons and the densities that read its outputs, in float64, with weights of its own."""
 
-    def __init__(self, vae):
+    def __init__(self, activation, latent_dim, decoder, likelihood, prefix=""):
         super().__init__()
-        state = {name: value.detach().clone().double() for name, value in vae.state_dict().items()}
-        layout = vae.likelihood.layout
-        self.activation = ACTIVATIONS[vae.encoder.activation]
-        self.encoder = _linear_layers(state, "encoder")
-        self.decoder = _linear_layers(state, "decoder.network")
-        self.n_components, self.latent_dim = vae.likelihood.n_components, vae.latent_dim
-        self.layout = vae.likelihood.layout
+        self.activation, self.latent_dim, self.prefix = activation, latent_dim, prefix
+        self.decoder = _linear_layers(decoder.network)
+        state = {name: value.detach().clone().double() for name, value in likelihood.state_dict().items()}
+        self.n_components, self.layout = likelihood.n_components, likelihood.layout
+        layout = self.layout
         self.parts = parts_of(layout, self.n_components)
         self.n_counts = sum(part.kind in COUNTS for part in self.parts)
         self.has_exposure = layout.exposure is not None
@@ -134,10 +135,10 @@ class SlowVAE(nn.Module):
         self.own = nn.ParameterDict()
         for i, (kind, _) in enumerate(layout.kinds):
             if kind in OWN_PARAMETER and not (kind == "normal" and self.n_components):
-                self.own[str(i)] = nn.Parameter(state[f"likelihood.blocks.{i}.{OWN_PARAMETER[kind]}"])
+                self.own[str(i)] = nn.Parameter(state[f"blocks.{i}.{OWN_PARAMETER[kind]}"])
         self.own_kinds = {i: layout.kinds[int(i)][0] for i in self.own}
         self.masks = None
-        if vae.decoder.name == "autoregressive":
+        if decoder.name == "autoregressive":
             self.masks = self.autoregressive_masks()
 
     def autoregressive_masks(self):
@@ -189,10 +190,6 @@ class SlowVAE(nn.Module):
                     row[part.inputs[int(cells[part.cell])]] = 1
         return rows
 
-    def posterior(self, x):
-        z_mean, z_logvar = self.run(self.encoder, self.inputs(x)).chunk(2, dim=1)
-        return Normal(z_mean, torch.sqrt(torch.exp(z_logvar)))
-
     def decode(self, z, x):
         """Outputs of the decoder, which reads the rows too if it is autoregressive."""
         if self.masks is None:
@@ -239,19 +236,71 @@ class SlowVAE(nn.Module):
         """log p(x | z) of each row."""
         return self.log_probs(x, z).sum(1)
 
-    def elbo_terms(self, x, noise):
+    def named(self):
+        """Weights by the names that the package gives them."""
+        named = {}
+        for i, p in self.own.items():
+            named[f"{self.prefix}likelihood.blocks.{i}.{OWN_PARAMETER[self.own_kinds[i]]}"] = p
+        for i, layer in enumerate(self.decoder):
+            named[f"{self.prefix}decoder.network.layers.{i}.weight"] = layer.weight
+            named[f"{self.prefix}decoder.network.layers.{i}.bias"] = layer.bias
+        return named
+
+    def project(self, smallest_noise=SMALLEST_NOISE):
+        with torch.no_grad():
+            for i, p in self.own.items():
+                if self.own_kinds[i] == "normal":
+                    p.clamp_(min=math.log(smallest_noise))
+                else:
+                    p.clamp_(-LARGEST_LOG_DISPERSION, LARGEST_LOG_DISPERSION)
+
+
+class SlowVAE(SlowDecoder):
+    """The model of a `skvae` network with perceptrons, in float64, with weights of its own."""
+
+    def __init__(self, vae):
+        activation = ACTIVATIONS[vae.encoder.activation]
+        super().__init__(activation, vae.latent_dim, vae.decoder, vae.likelihood)
+        self.encoder = _linear_layers(vae.encoder)
+        self.auxiliary = None
+        if vae.auxiliary is not None:
+            second = vae.auxiliary
+            self.auxiliary = SlowDecoder(activation, vae.latent_dim, second.decoder, second.likelihood, "auxiliary.")
+
+    def second_row(self, x):
+        """The rows once more, as the auxiliary decoder reads them: what lies behind their levels."""
+        return x[:, x.shape[1] - self.layout.auxiliary.width :]
+
+    def encoder_inputs(self, x):
+        if self.auxiliary is None:
+            return self.inputs(x)
+        second = self.auxiliary
+        n_numbers = sum(part.kind != "categorical" for part in second.parts)
+        numbers = self.second_row(x)[:, second.first_input : second.first_input + n_numbers]
+        return torch.cat([numbers, self.inputs(x)], dim=1)
+
+    def posterior(self, x):
+        z_mean, z_logvar = self.run(self.encoder, self.encoder_inputs(x)).chunk(2, dim=1)
+        return Normal(z_mean, torch.sqrt(torch.exp(z_logvar)))
+
+    def loss_terms(self, x, noise):
         """-log p(x | z) and the KL divergence of each row, z by reparametrisation."""
         posterior = self.posterior(x)
-        z = posterior.mean + posterior.stddev * noise
-        return -self.log_prob(x, z), kl_divergence(posterior, Normal(0.0, 1.0))
+        z = posterior.mean + posterior.stddev * noise[:, : self.latent_dim]
+        kl = kl_divergence(posterior, Normal(0.0, 1.0))
+        if self.auxiliary is None:
+            return -self.log_prob(x, z), kl
+        blurred = math.sqrt(1 - BLUR) * z + math.sqrt(BLUR) * noise[:, self.latent_dim :]
+        return -self.log_prob(x, blurred) - AUXILIARY_WEIGHT * self.auxiliary.log_prob(self.second_row(x), z), kl
 
     def arrays(self):
         """Weights by the names that the package gives them."""
-        named = {f"likelihood.blocks.{i}.{OWN_PARAMETER[self.own_kinds[i]]}": p for i, p in self.own.items()}
-        for network, layers in (("encoder", self.encoder), ("decoder.network", self.decoder)):
-            for i, layer in enumerate(layers):
-                named[f"{network}.layers.{i}.weight"] = layer.weight
-                named[f"{network}.layers.{i}.bias"] = layer.bias
+        named = self.named()
+        if self.auxiliary is not None:
+            named |= self.auxiliary.named()
+        for i, layer in enumerate(self.encoder):
+            named[f"encoder.layers.{i}.weight"] = layer.weight
+            named[f"encoder.layers.{i}.bias"] = layer.bias
         return {name: p.detach().numpy().copy() for name, p in named.items()}
 
 
@@ -269,10 +318,14 @@ class SlowStep:
         layout = self.vae.layout
         dense = layout.first_level - layout.first_number
         masks = self.vae.masks or [None] * len(self.vae.decoder)
-        for layers, n_dense, own in (
-            (self.vae.encoder, dense, [None] * len(self.vae.encoder)),
-            (self.vae.decoder, self.vae.latent_dim + dense, masks),
-        ):
+        networks = [(self.vae.decoder, self.vae.latent_dim + dense, masks)]
+        more = 0
+        if self.vae.auxiliary is not None:
+            second = self.vae.auxiliary
+            networks.append((second.decoder, self.vae.latent_dim, [None] * len(second.decoder)))
+            more = sum(part.kind != "categorical" for part in second.parts)
+        networks.append((self.vae.encoder, more + dense, [None] * len(self.vae.encoder)))
+        for layers, n_dense, own in networks:
             for i, layer in enumerate(layers[:-1]):
                 n_columns = layer.in_features if i else min(n_dense, layer.in_features)
                 if n_columns:
@@ -280,15 +333,16 @@ class SlowStep:
 
     def loss(self, x, weight, noise, beta):
         """Mean of the weighted rows' loss, and the penalty on the weight matrices."""
-        nll, kl = self.vae.elbo_terms(x, noise)
+        nll, kl = self.vae.loss_terms(x, noise)
         weight = torch.ones(len(x), dtype=x.dtype) if weight is None else weight
-        by_unit = weight @ kl / len(x)
+        kl = kl.sum(1)
         self.totals[0] += (weight * nll).sum().item()
-        self.totals[1] += by_unit.sum().item() * len(x)
-        free = 0.5 if self.vae.masks else 0.0
-        charged = sum(unit for unit in by_unit if unit > free)
-        squares = sum((layer.weight**2).sum() for layer in [*self.vae.encoder, *self.vae.decoder])
-        return (weight * nll).mean() + beta * charged + self.penalty / 2 * squares
+        self.totals[1] += (weight * kl).sum().item()
+        layers = [*self.vae.encoder, *self.vae.decoder]
+        if self.vae.auxiliary is not None:
+            layers += self.vae.auxiliary.decoder
+        squares = sum((layer.weight**2).sum() for layer in layers)
+        return (weight * (nll + beta * kl)).mean() + self.penalty / 2 * squares
 
     def __call__(self, x, weight, noise, beta, learning_rate):
         """`x` encoded rows, `noise` (n, latent_dim)."""
@@ -300,12 +354,9 @@ class SlowStep:
         for muon in self.muon:
             muon.step(len(x), learning_rate)
         self.optimizer.step()
-        with torch.no_grad():
-            for i, p in self.vae.own.items():
-                if self.vae.own_kinds[i] == "normal":
-                    p.clamp_(min=math.log(SMALLEST_NOISE))
-                else:
-                    p.clamp_(-LARGEST_LOG_DISPERSION, LARGEST_LOG_DISPERSION)
+        self.vae.project()
+        if self.vae.auxiliary is not None:
+            self.vae.auxiliary.project(SMALLEST_AUXILIARY_NOISE)
 
 
 class SlowMuon:
@@ -390,12 +441,12 @@ def _flat(outputs):
     return [o for group in outputs for o in (group if isinstance(group, list) else [group])]
 
 
-def _linear_layers(state, network):
+def _linear_layers(network):
+    """Copies of a built-in network's layers in double precision."""
     layers = nn.ModuleList()
-    while f"{network}.layers.{len(layers)}.weight" in state:
-        weight = state[f"{network}.layers.{len(layers)}.weight"]
-        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
-        layer.weight = nn.Parameter(weight)
-        layer.bias = nn.Parameter(state[f"{network}.layers.{len(layers)}.bias"])
+    for built_in in network.layers:
+        layer = nn.Linear(built_in.in_features, built_in.out_features, dtype=torch.float64)
+        layer.weight = nn.Parameter(built_in.weight.detach().clone().double())
+        layer.bias = nn.Parameter(built_in.bias.detach().clone().double())
         layers.append(layer)
     return layers

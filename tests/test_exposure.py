@@ -13,8 +13,9 @@ from sklearn.linear_model import PoissonRegressor
 from tables import kinds_of
 
 from skvae import VAEEstimator
-from skvae.fitting import encode_rows, make_network, read_rows
+from skvae.fitting import make_network
 from skvae.inference import generate
+from skvae.training_rows import encode_rows, read_rows
 
 KINDS = ["poisson", "negative_binomial", "zero_inflated_negative_binomial"]
 DECODERS = ["factorized", "autoregressive"]
@@ -57,8 +58,10 @@ def test_training_starts_at_the_rate_of_all_rows(decoder):
     X = policies()
     vae = quick(decoder=decoder)
     table, values, weight = read_rows(vae, X, None, None, may_vary=True)
+    if decoder == "autoregressive":
+        table = table.with_auxiliary(values, weight)
     rows, _ = encode_rows(table, values, weight, "cpu")
-    module = make_network(vae, table, rows, vae.hidden_layer_sizes, 0)
+    module = make_network(vae, table, rows, decoder, vae.hidden_layer_sizes, 0)
     bias = float(module.decoder.layers[-1].bias[0].detach())
     assert np.exp(bias) / X["years"].mean() == pytest.approx(X["claims"].sum() / X["years"].sum(), rel=1e-5)
 

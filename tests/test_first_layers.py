@@ -72,7 +72,7 @@ def test_what_missing_cells_gather_stays_zero(monkeypatch):
     x[:5, layout.first_level :] = -1
     for _ in range(5):
         step(x, None, torch.ones(2, 12, dtype=torch.float64), 1.0, 0.1)
-    for network_ in (step.encoder, step.decoder):
+    for network_ in (step.networks.encoder, step.networks.decoder):
         assert network_.table.shape[0] == layout.n_all_levels + 2
         assert (network_.table[-1] == 0).all()
         assert (network_.table[:-1] != 0).any()
@@ -82,13 +82,13 @@ def test_what_missing_cells_gather_stays_zero(monkeypatch):
 def test_gather_and_scatter_are_products_with_one_hot_rows(kinds):
     layout, rng, n = LAYOUTS[kinds], np.random.default_rng(0), 11
     x, _ = rows_of(layout, n)
-    x[3, layout.first_level :] = -1
+    x[3, layout.first_level : layout.stop] = -1
     levels = Levels(layout, n)
     dense = read_inputs(layout, x).dense(layout.n_inputs)[:, layout.first_level - layout.first_number :]
     ones = torch.cat([dense, torch.ones(n, 1, dtype=torch.float64)], dim=1)
     # each batch anew, also one in which nothing is missing
     for rows in (x, x.flip(0)):
-        levels.read(rows[:, layout.first_level :].t().contiguous())
+        levels.read(rows[:, layout.first_level : layout.stop].t().contiguous())
         own = ones if rows is x else ones.flip(0)
         table = torch.from_numpy(rng.normal(size=(layout.n_all_levels + 2, 4)))
         table[-1] = 0
@@ -104,12 +104,12 @@ def test_gather_and_scatter_are_products_with_one_hot_rows(kinds):
 @pytest.mark.parametrize("kinds", LAYOUTS)
 def test_rows_are_one_hot_where_nothing_is_gathered(kinds):
     layout = LAYOUTS[kinds]
-    x = torch.ones(layout.width + 1, 8, dtype=torch.float64)
+    x = torch.ones(layout.stop + 1, 8, dtype=torch.float64)
     rows = RowInputs(layout, x, gathered=False)
     # what one batch leaves behind is no part of the next
     for seed in (0, 1):
         batch, _ = rows_of(layout, 8, seed)
-        x[:-1] = batch.t()
+        x[:-1] = batch[:, : layout.stop].t()
         rows.read()
         expected = read_inputs(layout, batch).dense(layout.n_inputs)
         assert torch.equal(rows.dense, torch.cat([expected.t(), torch.ones(1, 8, dtype=torch.float64)]))

@@ -22,11 +22,16 @@ def test_layout_counts_what_an_encoded_row_holds(name):
     row = encode(layout, np.full((1, len(kinds)), np.nan))[0]
     assert layout.n_parts == len(kinds) == len(layout.rank) == len(layout.gate)
     assert (layout.n_counts, layout.n_numbers) == (n_counts, n_numbers)
-    assert layout.width == len(row)
+    assert layout.stop == len(row)
+    second = layout.auxiliary
+    assert layout.width == layout.stop + (second.width if second else 0)
+    n_extra = layout.extra_numbers.stop - layout.extra_numbers.start
+    assert n_extra == (second.n_numbers if second else 0)
+    assert layout.n_encoder_inputs == n_extra + layout.n_inputs
     first = n_counts + (layout.exposure is not None)
     assert (layout.first_number, layout.offset) == (first, slice(n_counts, first))
     assert layout.first_flag == first + n_numbers
-    assert layout.first_level == layout.first_flag + len(layout.flagged) == layout.width - kinds.count("categorical")
+    assert layout.first_level == layout.first_flag + len(layout.flagged) == layout.stop - kinds.count("categorical")
     assert layout.n_all_levels == sum(layout.n_levels)
     assert layout.n_inputs == layout.first_level - first + layout.n_all_levels == len(layout.input_parts)
     assert [layout.n_all_levels - start for start in layout.level_starts] == [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from layouts import COUNTS, LAYOUTS, means_of, rows_of
+from layouts import COUNTS, LAYOUTS, auxiliary_means_of, means_of, rows_of
 from reference import SlowVAE, level_logits, parts_of
 from scipy import special, stats
 from scipy.integrate import quad
@@ -584,7 +584,7 @@ def test_offset_is_added_to_log_means_in_as_few_slices_as_can_be():
     raised = {name: Likelihood(layout).raised for name, layout in LAYOUTS.items()}
     assert raised["exposure"] == (slice(0, 3),)
     assert raised["zero inflated exposure"] == (slice(0, 4),)
-    assert {name for name in raised if raised[name]} == {"exposure", "zero inflated exposure"}
+    assert {name for name in raised if raised[name]} == {"exposure", "zero inflated exposure", "auxiliary exposure"}
     layout = LAYOUTS["zero inflated exposure"]
     *_, numbers = layout.kinds
     kinds = (("zero_inflated_negative_binomial", 2), ("poisson", 1), ("negative_binomial", 1), numbers)
@@ -596,7 +596,8 @@ def test_offset_is_added_to_log_means_in_as_few_slices_as_can_be():
 def test_row_has_the_density_of_the_twin(kinds, decoder):
     layout = LAYOUTS[kinds]
     sizes = {"latent_dim": 2, "hidden_layer_sizes": (5,), "activation": "tanh"}
-    vae = build_vae(layout, means_of(layout, 0.4), **sizes, encoder=None, decoder=decoder, seed=0).double()
+    means = {"mean": means_of(layout, 0.4), "auxiliary_mean": auxiliary_means_of(layout, 0.4)}
+    vae = build_vae(layout, **means, **sizes, encoder=None, decoder=decoder, seed=0).double()
     x, _ = rows_of(layout, 20)
     z = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 2)))
     torch.testing.assert_close(vae.likelihood.log_prob(x, vae.decode(z, x)), SlowVAE(vae).log_probs(x, z))

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAEEstimator
+from skvae.model.auxiliary import BLUR, KEPT, SMALLEST_DEVIATION
 from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import ACTIVATIONS, MLP
 from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN
@@ -67,13 +68,13 @@ def test_decoder_starts_at_the_column_means():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
-def test_elbo_terms_are_those_of_the_twin(activation, decoder):
+def test_loss_terms_are_those_of_the_twin(activation, decoder):
     vae = in_float64(make(activation=activation, decoder=decoder, kinds="all"))
     x, _ = rows_of(LAYOUTS["all"], 8)
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 2)))
-    terms = vae.elbo_terms(x, noise)
+    terms = vae.loss_terms(x, noise)
     assert [term.shape for term in terms] == [(8,), (8, 2)]
-    for got, expected in zip(terms, SlowVAE(vae).elbo_terms(x, noise), strict=True):
+    for got, expected in zip(terms, SlowVAE(vae).loss_terms(x, noise), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -152,7 +153,7 @@ def test_networks_of_ones_own_read_levels_as_ones_among_zeros(kinds):
     vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     x, _ = rows_of(layout, 6)
     vae.encode(x)
-    torch.testing.assert_close(seen[-1], SlowVAE(make(kinds=kinds)).inputs(x), rtol=0, atol=0)
+    torch.testing.assert_close(seen[-1], SlowVAE(make(kinds=kinds)).encoder_inputs(x), rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------------------- pickling
@@ -167,15 +168,40 @@ def test_network_survives_copying(dtype, decoder, kinds, through):
     other = through(vae)
     assert type(other.decoder) is type(vae.decoder)
     x = rows_of(LAYOUTS[kinds], 4)[0].to(dtype)
-    z, noise = torch.rand(4, 2, dtype=dtype), torch.rand(4, 2, dtype=dtype)
+    z, noise = torch.rand(4, 2, dtype=dtype), torch.rand(4, vae.noise_dim, dtype=dtype)
     with torch.no_grad():
         assert torch.equal(other(x), vae(x))
         assert torch.equal(other.decode(z, x), vae.decode(z, x))
-        assert all(torch.equal(a, b) for a, b in zip(other.elbo_terms(x, noise), vae.elbo_terms(x, noise), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(other.loss_terms(x, noise), vae.loss_terms(x, noise), strict=True))
     assert not other.training
     assert {name: p.dtype for name, p in other.named_parameters()} == {n: p.dtype for n, p in vae.named_parameters()}
     assert all(p.requires_grad for p in other.parameters())
     assert not any(p.data_ptr() == q.data_ptr() for p, q in zip(vae.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("through", THROUGH.values(), ids=THROUGH)
+def test_noise_of_an_auxiliary_decoder_stays_above_its_floor_in_a_copy(through):
+    other = through(make(decoder="autoregressive", kinds="auxiliary"))
+    block = other.auxiliary.likelihood.blocks[0]
+    with torch.no_grad():
+        block.log_std.fill_(-5.0)
+    other.auxiliary.likelihood.project()
+    np.testing.assert_allclose(block.log_std.detach().exp(), SMALLEST_DEVIATION, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_blurred_posterior_is_that_of_the_z_that_the_decoder_reads(decoder):
+    x, _ = rows_of(LAYOUTS["auxiliary"], 3)
+    vae = make(decoder=decoder, kinds="auxiliary").double()
+    with torch.no_grad():
+        z_mean, z_logvar = vae.encode(x)
+        mean, logvar = vae.encode_blurred(x)
+    noise = torch.randn(200_000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for k in range(3):
+        z = z_mean[k] + torch.exp(0.5 * z_logvar[k]) * noise[:, :2]
+        blurred = KEPT * z + BLUR * noise[:, 2:]
+        np.testing.assert_allclose(mean[k], blurred.mean(0), atol=0.01)
+        np.testing.assert_allclose(torch.exp(logvar[k]), blurred.var(0), rtol=0.02)
 
 
 # ------------------------------------------------------------------------------------------------ networks of one's own

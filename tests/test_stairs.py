@@ -86,5 +86,5 @@ def test_step_with_stairs_agrees_with_the_twin(kinds, hidden, short):
 
 def test_step_uses_the_stairs_of_its_decoder(short):
     vae = network(LAYOUTS["many levels"], decoder="autoregressive")
-    assert FlatStep(vae, 0.0).decoder.stairs is not None
-    assert FlatStep(network(LAYOUTS["many levels"]), 0.0).decoder.stairs is None
+    assert FlatStep(vae, 0.0).networks.decoder.stairs is not None
+    assert FlatStep(network(LAYOUTS["many levels"]), 0.0).networks.decoder.stairs is None

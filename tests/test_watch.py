@@ -28,7 +28,7 @@ def test_score_is_the_weighted_elbo_of_the_twin(weighted, chunk, monkeypatch):
     weight = torch.arange(1.0, 10.0, dtype=torch.float64) if weighted else None
     vae, watch = watching(weight)
     with torch.no_grad():
-        nll, kl = SlowVAE(vae).elbo_terms(watch.x, watch.noise)
+        nll, kl = SlowVAE(vae).loss_terms(watch.x, watch.noise)
     elbo = -(nll + 0.7 * kl.sum(1))
     weight = torch.ones(9) if weight is None else weight
     assert watch.look() == pytest.approx((weight * elbo).sum().item() / weight.sum().item(), rel=1e-10)
@@ -38,8 +38,8 @@ def test_rows_looked_at_together_have_a_bounded_number_of_outputs(monkeypatch):
     sizes = []
     vae, watch = watching()
     whole = watch.look()
-    terms = vae.elbo_terms
-    monkeypatch.setattr(vae, "elbo_terms", lambda x, noise: sizes.append(len(x)) or terms(x, noise))
+    terms = vae.loss_terms
+    monkeypatch.setattr(vae, "loss_terms", lambda x, noise: sizes.append(len(x)) or terms(x, noise))
     for n_outputs, expected in ((4 * vae.likelihood.n_outputs + 1, [4, 4, 1]), (1, [1] * 9)):
         monkeypatch.setattr(module, "OUTPUTS_PER_CHUNK", n_outputs)
         sizes.clear()

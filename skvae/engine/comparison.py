@@ -113,7 +113,7 @@ def _flags(layout: Layout, parts: slice, device: torch.device) -> torch.Tensor |
 
     A part without a flag is always observed: it has the position of the ones. None if no part has a flag.
     """
-    positions = [layout.width] * (parts.stop - parts.start)
+    positions = [layout.stop] * (parts.stop - parts.start)
     found = False
 
     for k, part in enumerate(layout.flagged):

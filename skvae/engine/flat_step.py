@@ -13,18 +13,19 @@ from skvae.engine.comparison import Own
 from skvae.engine.first_layers import Perceptron
 from skvae.engine.muon import Matrix, Muon, columns, without_idle_moments
 from skvae.engine.stairs import Stairs
-from skvae.engine.workspace import Workspace
+from skvae.engine.workspace import Networks, Workspace
 from skvae.model.inputs import is_gathered
 from skvae.model.layers import ACTIVATIONS, MLP, mlp_of
+from skvae.model.likelihoods import Likelihood
 from skvae.model.network import VAE
 
 
 class FlatParameters:
     """Positions of all parameters of a VAE in a flat tensor.
 
-    The weight matrices of the encoder come first, then those of the decoder, each with the bias as a last column, and then the
-    likelihood's own parameters. First layers that gather the weights of levels are stored input by input, so that these
-    weights stand side by side, and end in zeros, which are gathered where a cell is missing.
+    The weight matrices of the encoder come first, then those of the decoder and of an auxiliary one, each with the bias as a
+    last column, and then the likelihoods' own parameters. First layers that gather the weights of levels are stored input by
+    input, so that these weights stand side by side, and end in zeros, which are gathered where a cell is missing.
 
     Parameters
     ----------
@@ -42,8 +43,13 @@ class FlatParameters:
 
         self.encoder = encoder
         self.decoder = decoder
+        self.auxiliary: MLP | None = None
         self.layers = [*encoder.layers, *decoder.layers]
         self.own = list(vae.likelihood.parameters())
+        if vae.auxiliary is not None:
+            self.auxiliary = vae.auxiliary.network
+            self.layers += self.auxiliary.layers
+            self.own += vae.auxiliary.likelihood.parameters()
         self.names: dict[torch.Tensor, str] = {p: name for name, p in vae.named_parameters()}
 
         # whether the first layer of each network gathers, which one that reads z alone does not
@@ -75,7 +81,7 @@ class FlatParameters:
             if self.gathered.get(layer, False):
                 matrices.append(place.view(-1, layer.out_features)[:-1].t())
             else:
-                matrices.append(place.view(layer.out_features, -1))
+                matrices.append(place.view(layer.out_features, layer.in_features + 1))
 
         return matrices
 
@@ -84,7 +90,7 @@ class FlatParameters:
 
         None if the layer does not gather.
         """
-        if not self.gathered[layer]:
+        if not self.gathered.get(layer, False):
             return None
 
         place = flat.split(self.sizes)[self.layers.index(layer)]
@@ -152,8 +158,7 @@ class FlatStep:
         if adam_state:
             self._load(adam_state)
 
-        self.encoder, self.decoder = self._perceptrons()
-        self.own = self._own()
+        self.networks = self._networks()
         self.projections = self._projections()
         self.workspaces: dict[int, Workspace] = {}
         self._bind()
@@ -173,7 +178,8 @@ class FlatStep:
         """1 where a parameter is free and 0 where a weight of the decoder is cut, flat; None if all are free."""
         masks = self.vae.decoder.weight_masks()
         flat = self.parameters.zeros().fill_(1)
-        matrices = self.parameters.matrices(flat)[-len(masks) :]
+        first = len(self.parameters.encoder.layers)
+        matrices = self.parameters.matrices(flat)[first : first + len(masks)]
         is_cut = False
 
         for matrix, mask in zip(matrices, masks, strict=True):
@@ -215,17 +221,23 @@ class FlatStep:
         # every parameter has had as many updates
         self.count.fill_(float(adam_state[name]["step"]))
 
-    def _perceptrons(self) -> tuple[Perceptron, Perceptron]:
-        """The encoder's weights and their gradients, and the decoder's."""
+    def _networks(self) -> Networks:
+        """Weights and own parameters, and their gradients."""
         n = len(self.parameters.encoder.layers)
+        m = n + len(self.parameters.decoder.layers)
         encoder = self._perceptron(self.parameters.encoder, slice(0, n))
-        decoder = self._perceptron(self.parameters.decoder, slice(n, None))
+        decoder = self._perceptron(self.parameters.decoder, slice(n, m))
 
         # on a device with thousands of cores, one large product is quicker than several small ones
         if self.theta.device.type == "cpu":
             decoder = decoder._replace(stairs=Stairs.of(self.vae.decoder.weight_masks()[-1]))
 
-        return encoder, decoder
+        own = self._own(self.vae.likelihood)
+        if self.vae.auxiliary is None or self.parameters.auxiliary is None:
+            return Networks(encoder, decoder, own)
+
+        auxiliary = self._perceptron(self.parameters.auxiliary, slice(m, None))
+        return Networks(encoder, decoder, own, auxiliary, self._own(self.vae.auxiliary.likelihood))
 
     def _perceptron(self, network: MLP, layers: slice) -> Perceptron:
         """A network, whose layers are some of all."""
@@ -239,13 +251,13 @@ class FlatStep:
             self.parameters.table(self.grad, first),
         )
 
-    def _own(self) -> list[Own]:
-        """Values and gradients of the own parameters of each block of the likelihood, by the name it has for them."""
+    def _own(self, likelihood: Likelihood) -> list[Own]:
+        """Values and gradients of the own parameters of each block of a likelihood, by the name it has for them."""
         values = self.parameters.named(self.theta)
         grads = self.parameters.named(self.grad)
         own_of_blocks: list[Own] = []
 
-        for place in self.vae.likelihood.places:
+        for place in likelihood.places:
             own = {}
             for name, p in place.block.named_parameters():
                 path = self.parameters.names[p]
@@ -256,9 +268,12 @@ class FlatStep:
 
     def _projections(self) -> list[Callable[[], object]]:
         """Calls that put the blocks' own parameters back into their limits after an update."""
+        places = list(self.vae.likelihood.places)
+        if self.vae.auxiliary is not None:
+            places += self.vae.auxiliary.likelihood.places
         calls: list[Callable[[], object]] = []
 
-        for place, own in zip(self.vae.likelihood.places, self.own, strict=True):
+        for place, own in zip(places, (*self.networks.own, *self.networks.auxiliary_own), strict=True):
             for name, (low, high) in place.block.limits.items():
                 value, _ = own[name]
                 calls.append(functools.partial(value.clamp_, low, high))
@@ -287,7 +302,7 @@ class FlatStep:
         """
         n = len(x)
         if n not in self.workspaces:
-            self.workspaces[n] = Workspace(self.vae, self.encoder, self.decoder, self.own, n)
+            self.workspaces[n] = Workspace(self.vae, self.networks, n)
         work = self.workspaces[n]
 
         # the share of each row in the loss, and their sum
@@ -298,7 +313,7 @@ class FlatStep:
             total = weight.sum() / n
 
         work.forward(x, noise)
-        work.comparison.backward(scale, total)
+        work.backward_likelihood(scale, total)
         work.backward(scale, beta)
 
         if self.mask is not None:

@@ -81,9 +81,12 @@ def columns(vae: VAE) -> dict[torch.Tensor, int]:
 
     encoder = mlp_of(vae.encoder)
     if encoder is not None:
-        _add_columns(found, encoder.layers, n_dense)
+        n_extra = layout.extra_numbers.stop - layout.extra_numbers.start
+        _add_columns(found, encoder.layers, n_extra + n_dense)
     if vae.decoder.layers is not None:
         _add_columns(found, vae.decoder.layers, vae.latent_dim + n_dense)
+    if vae.auxiliary is not None:
+        _add_columns(found, vae.auxiliary.network.layers, vae.latent_dim)
 
     return found
 

@@ -48,11 +48,12 @@ def _is_near(vae: VAE, x: torch.Tensor) -> bool:
         return False
 
     # a level is no further than 1
-    cells = x[:, layout.first_number : layout.first_level]
-    if cells.numel() == 0:
-        return True
+    for section in (slice(layout.first_number, layout.first_level), layout.extra_numbers):
+        cells = x[:, section]
+        if cells.numel() and not float(cells.abs().max()) <= INPUT_MAX:
+            return False
 
-    return float(cells.abs().max()) <= INPUT_MAX
+    return True
 
 
 class AutogradStep:
@@ -131,24 +132,21 @@ class AutogradStep:
         x : tensor of shape (n, layout.width)
             Encoded rows.
         weight : tensor of shape (n,) or None
-        noise : tensor of shape (latent_dim, n)
+        noise : tensor of shape (noise_dim, n)
             Standard normal.
         beta : float
             Weight of the KL term.
         learning_rate : float
         """
-        nll, kl = self.vae.elbo_terms(x, noise.t())  # (n,), (n, latent_dim)
+        nll, kl = self.vae.loss_terms(x, noise.t())  # (n,), (n, latent_dim)
         if weight is not None:
             nll = nll * weight
             kl = kl * weight[:, None]
         nll_sum = nll.sum()
-        kl_sums = kl.sum(0)
-
-        # units with few nats are spared
-        charged = kl_sums[kl_sums > self.vae.decoder.free_nats * len(x)].sum()
+        kl_sum = kl.sum()
 
         self._zero_grad()
-        loss = (nll_sum + beta * charged) / len(x)
+        loss = (nll_sum + beta * kl_sum) / len(x)
         loss.backward()
         self._add_penalty()
         self.muon.update(len(x), learning_rate)
@@ -157,9 +155,11 @@ class AutogradStep:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.vae.likelihood.project()
+        if self.vae.auxiliary is not None:
+            self.vae.auxiliary.likelihood.project()
 
         # left on the device: to read a number would wait for all that runs there
-        self.totals += torch.stack([nll_sum, kl_sums.sum()]).detach()
+        self.totals += torch.stack([nll_sum, kl_sum]).detach()
 
     def _zero_grad(self) -> None:
         self.optimizer.zero_grad()

@@ -109,7 +109,7 @@ def train(
     DivergenceError
         If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
     """
-    batches = Batches(x, weight, batch_size, vae.latent_dim, generator)
+    batches = Batches(x, weight, batch_size, vae.noise_dim, generator)
     plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None, first=_n_updates(adam_state))
     draws = _private_draws(vae, generator)
     watch = None
@@ -300,7 +300,8 @@ class Batches:
     weight : tensor of shape (n,) or None
     batch_size : int
         Rows of a batch, at most.
-    latent_dim : int
+    noise_dim : int
+        Number of normal draws for each row.
     generator : torch.Generator
         Source of orders and noise, on the CPU.
 
@@ -315,12 +316,12 @@ class Batches:
         x: torch.Tensor,
         weight: torch.Tensor | None,
         batch_size: int,
-        latent_dim: int,
+        noise_dim: int,
         generator: torch.Generator,
     ) -> None:
         self.x = x
         self.weight = weight
-        self.latent_dim = latent_dim
+        self.noise_dim = noise_dim
         self.generator = generator
 
         # no last batch of a few rows
@@ -331,12 +332,12 @@ class Batches:
         return self._n_batches
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
-        """Rows, shape (n_rows, layout.width), their weights, shape (n_rows,), and noise, shape (latent_dim, n_rows)."""
+        """Rows, shape (n_rows, layout.width), their weights, shape (n_rows,), and noise, shape (noise_dim, n_rows)."""
         n = len(self.x)
 
         # drawn on the CPU, so that a seed means the same on every device
         order = torch.randperm(n, generator=self.generator).to(self.x.device)
-        noise = torch.randn(self.latent_dim, n, generator=self.generator, dtype=self.x.dtype).to(self.x.device)
+        noise = torch.randn(self.noise_dim, n, generator=self.generator, dtype=self.x.dtype).to(self.x.device)
 
         for rows, own_noise in zip(order.split(self.n_rows), noise.split(self.n_rows, dim=1), strict=True):
             own_weight = None if self.weight is None else self.weight[rows]

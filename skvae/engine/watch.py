@@ -77,7 +77,7 @@ class Watch:
 
         # the same at every look, so that looks differ by their parameters alone
         generator = torch.Generator().manual_seed(seed)
-        self.noise = torch.randn(len(x), vae.latent_dim, generator=generator, dtype=x.dtype).to(x.device)
+        self.noise = torch.randn(len(x), vae.noise_dim, generator=generator, dtype=x.dtype).to(x.device)
 
         self.best_score = -math.inf
         self.best_state: State | None = None
@@ -119,7 +119,7 @@ class Watch:
 
         for start in range(0, len(self.x), n_rows):
             rows = slice(start, start + n_rows)
-            nll, kl = self.vae.elbo_terms(self.x[rows], self.noise[rows])
+            nll, kl = self.vae.loss_terms(self.x[rows], self.noise[rows])
             total -= float(((nll + self.beta * kl.sum(1)) * self.weight[rows]).sum())
 
         return total / float(self.weight.sum())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from skvae.engine.comparison import Comparison, Own
 from skvae.engine.first_layers import FirstLayer, Gather, Levels, Perceptron, Product
 from skvae.engine.matmul import Calls, product
+from skvae.model.auxiliary import BLUR, KEPT, WEIGHT, Auxiliary
 from skvae.model.layers import Activation
 from skvae.model.network import LOGVAR_MAX, LOGVAR_MIN, VAE
 
@@ -27,19 +28,18 @@ class Workspace:
     Parameters
     ----------
     vae : VAE
-    encoder, decoder : Perceptron
+    networks : Networks
         Its networks.
-    own : list of dict
-        Values and gradients of the own parameters of each block of the likelihood, by name.
     n : int
         Number of rows.
     """
 
-    def __init__(self, vae: VAE, encoder: Perceptron, decoder: Perceptron, own: Sequence[Own], n: int) -> None:
+    def __init__(self, vae: VAE, networks: Networks, n: int) -> None:
+        encoder = networks.encoder
+        decoder = networks.decoder
         like = encoder.weights[0]
         layout = vae.likelihood.layout
         self.n = n
-        self.free_nats = vae.decoder.free_nats
 
         # without sample weights: the share of each row in the loss, and their sum
         self.scale = like.new_full((n,), 1 / n)
@@ -51,17 +51,21 @@ class Workspace:
         self.minus_half = like.new_full((), -0.5)
 
         # the last row of x stays 1
-        self.x = like.new_ones(layout.width + 1, n)
+        self.x = like.new_ones(layout.stop + 1, n)
         self.rows = self.x[:-1]
         self.inputs = RowInputs(layout, self.x, gathered=encoder.table is not None)
+        self.auxiliary: AuxiliaryBuffers | None = None
+        if vae.auxiliary is not None and networks.auxiliary is not None:
+            self.auxiliary = AuxiliaryBuffers(vae.auxiliary, networks.auxiliary, networks.auxiliary_own, self.x)
 
         self._make_latent_buffers(vae.latent_dim, vae.decoder.n_row_inputs)
+        self.read = self._encoder_inputs()
         self.encode, self.encode_back = passes(
-            encoder, self.inputs.layer(encoder, self.inputs.dense), self.head, self.head_grad
+            encoder, self.inputs.layer(encoder, self.read), self.head, self.head_grad
         )
 
         # the gradient by the outputs overwrites them
-        self.comparison = Comparison(vae.likelihood, own, self.x)
+        self.comparison = Comparison(vae.likelihood, networks.own, self.x)
         outputs = self.comparison.outputs
         first = self.inputs.layer(decoder, self.below)
         self.decode, self.decode_back = passes(decoder, first, outputs, outputs, self.z_mean_grad)
@@ -89,27 +93,58 @@ class Workspace:
         if n_row_inputs:
             self.context = self.below[latent_dim:]
 
+    def _encoder_inputs(self) -> torch.Tensor:
+        """What the encoder multiplies, shape (n_dense, n): the extra numbers, if there are any, and what a decoder does."""
+        if self.auxiliary is None:
+            return self.inputs.dense
+
+        return self.x.new_ones(len(self.auxiliary.numbers) + len(self.inputs.dense), self.n)
+
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> None:
-        """Fill the decoder's outputs for the rows `x` (n, layout.width) and the `noise` (latent_dim, n)."""
-        self.rows.copy_(x.t())
+        """Fill the decoder's outputs for the rows `x` (n, layout.width) and the `noise` (noise_dim, n)."""
+        self.rows.copy_(x[:, : len(self.rows)].t())
         self.inputs.read()
         if self.context is not None:
             self.context.copy_(self.inputs.dense)
+        if self.auxiliary is not None:
+            self.auxiliary.rows.copy_(x[:, len(self.rows) :].t())
+            numbers = self.auxiliary.numbers
+            self.read[: len(numbers)] = numbers
+            self.read[len(numbers) :] = self.inputs.dense
         for call in self.encode:
             call()
 
         self.z_logvar.clamp_(LOGVAR_MIN, LOGVAR_MAX)
         torch.mul(self.z_logvar, self.half, out=self.std).exp_()
-        torch.mul(self.std, noise, out=self.shift)
+        torch.mul(self.std, noise[: len(self.std)], out=self.shift)
         torch.add(self.z_mean, self.shift, out=self.z)
 
+        if self.auxiliary is not None:
+            self.auxiliary.forward(self.z)
+            self.z.mul_(KEPT).add_(noise[len(self.std) :], alpha=BLUR)
         for call in self.decode:
             call()
+
+    def backward_likelihood(self, scale: torch.Tensor, total: torch.Tensor) -> None:
+        """Overwrite the outputs of the decoders by the gradient of the loss with respect to them.
+
+        Parameters
+        ----------
+        scale : tensor of shape (n,)
+            Each row's share of the loss.
+        total : tensor of shape ()
+            Their sum.
+        """
+        self.comparison.backward(scale, total)
+        if self.auxiliary is not None:
+            self.auxiliary.comparison.backward(scale * WEIGHT, total * WEIGHT)
 
     def backward(self, scale: torch.Tensor, beta: float | torch.Tensor) -> None:
         """Fill the gradients of all weights from that of the decoder's outputs."""
         for call in self.decode_back:
             call()
+        if self.auxiliary is not None:
+            self.z_mean_grad.mul_(KEPT).add_(self.auxiliary.backward())
 
         # z = z_mean + shift, shift = z_std * noise, and KL = (z_mean^2 + z_std^2 - 1 - z_logvar) / 2, whose derivatives by
         # z_mean and z_logvar, z_mean and (z_std^2 - 1) / 2, come to stand side by side in `head`
@@ -117,33 +152,92 @@ class Workspace:
         minus_kl = torch.addcmul(self.z_logvar, self.z_mean, self.z_mean, value=-1, out=self.kl_cells)
         slope = torch.addcmul(self.minus_half, self.std, self.std, value=0.5, out=self.z_logvar)
         self.kl.addcmul_(minus_kl.sub_(slope, alpha=2), scale, value=-1)
-        if self.free_nats:
-            self._spare_units(minus_kl, scale)
         self.head_grad.addcmul_(self.head, scale * beta)
 
         for call in self.encode_back:
             call()
 
-    def _spare_units(self, minus_kl: torch.Tensor, scale: torch.Tensor) -> None:
-        """Charge no divergence to the units that have few nats in this batch: their slopes in `head` become 0.
-
-        Parameters
-        ----------
-        minus_kl : tensor of shape (latent_dim, n)
-            Less twice the divergence of each unit.
-        scale : tensor of shape (n,)
-        """
-        is_charged = minus_kl @ scale < -2 * self.free_nats
-        self.head.view(2, len(is_charged), self.n).mul_(is_charged[:, None])
-
     def pop_totals(self) -> tuple[float, float]:
         """Sums of -log p(x | z) and of KL over the rows since the last call, two floats in nats."""
+        nll = self.comparison.pop_nll()
+        if self.auxiliary is not None:
+            nll += self.auxiliary.comparison.pop_nll()
+
         # what was summed up are shares 1 / n of the rows, and twice the divergence
-        nll = self.n * self.comparison.pop_nll()
+        nll = self.n * nll
         kl = self.n * float(self.kl.sum()) / 2
         self.kl.zero_()
 
         return nll, kl
+
+
+class Networks(NamedTuple):
+    """The networks of a VAE as the passes read and write them.
+
+    Attributes
+    ----------
+    encoder, decoder : Perceptron
+    own : list of dict
+        Values and gradients of the own parameters of each block of the likelihood, by name.
+    auxiliary : Perceptron or None
+        The auxiliary decoder's.
+    auxiliary_own : list of dict
+        As `own`, of the auxiliary decoder's likelihood.
+    """
+
+    encoder: Perceptron
+    decoder: Perceptron
+    own: Sequence[Own]
+    auxiliary: Perceptron | None = None
+    auxiliary_own: Sequence[Own] = ()
+
+
+class AuxiliaryBuffers:
+    """The buffers of an auxiliary decoder, and the passes over them; the rows stand side by side.
+
+    Parameters
+    ----------
+    auxiliary : Auxiliary
+    network : Perceptron
+    own : list of dict
+        Values and gradients of the own parameters of each block of its likelihood, by name.
+    x : tensor of shape (any, n)
+
+    Attributes
+    ----------
+    rows : tensor of shape (width, n)
+        Rows as it reads them.
+    numbers : tensor of shape (n_numbers, n)
+        Those of their numbers that the encoder reads.
+    comparison : Comparison
+    """
+
+    def __init__(self, auxiliary: Auxiliary, network: Perceptron, own: Sequence[Own], x: torch.Tensor) -> None:
+        layout = auxiliary.likelihood.layout
+        ones = x.new_ones(layout.width + 1, x.shape[1])
+        self.rows = ones[:-1]
+        self.numbers = ones[layout.first_number : layout.first_flag]
+
+        # the gradient by the outputs overwrites them
+        self.comparison = Comparison(auxiliary.likelihood, own, ones)
+        outputs = self.comparison.outputs
+        latent_dim = network.weights[0].shape[1] - 1
+        self.below = x.new_ones(latent_dim + 1, x.shape[1])
+        self.z_grad = x.new_empty(latent_dim, x.shape[1])
+        self.decode, self.decode_back = passes(network, Product(self.below), outputs, outputs, self.z_grad)
+
+    def forward(self, z: torch.Tensor) -> None:
+        """Fill the outputs for latent points, shape (latent_dim, n)."""
+        self.below[:-1] = z
+        for call in self.decode:
+            call()
+
+    def backward(self) -> torch.Tensor:
+        """Fill the gradients of the weights from that of the outputs; the gradient by z, shape (latent_dim, n)."""
+        for call in self.decode_back:
+            call()
+
+        return self.z_grad
 
 
 class RowInputs:
@@ -152,7 +246,7 @@ class RowInputs:
     Parameters
     ----------
     layout : Layout
-    x : tensor of shape (layout.width + 1, n)
+    x : tensor of shape (layout.stop + 1, n)
         The rows, and ones.
     gathered : bool
         Whether the weights of levels are gathered; else the levels are made one-hot.
@@ -165,7 +259,7 @@ class RowInputs:
 
     def __init__(self, layout: Layout, x: torch.Tensor, *, gathered: bool) -> None:
         self.cells = x[layout.first_number : layout.first_level]
-        self.positions = x[layout.first_level : -1]
+        self.positions = x[layout.first_level : layout.stop]
         self.levels: Levels | None = None
         self.one_hot: torch.Tensor | None = None
 

@@ -40,15 +40,11 @@ class Decoder(nn.Module, abc.ABC):
         Normal components of a number's density; 0 stands for a single one whose deviation is learnt per column.
     independent : bool
         Whether the parts of a row are independent given z.
-    free_nats : float
-        Divergence of each latent unit, in nats, mean of a batch, that training does not charge (Kingma et al., 2016, equation
-        15): a decoder that could do without z would not learn to use it. Scores charge it all.
     """
 
     name: ClassVar[str]
     n_components: ClassVar[int]
     independent: ClassVar[bool]
-    free_nats: ClassVar[float]
 
     def __init__(self, network: nn.Module, output_part: Sequence[int]) -> None:
         super().__init__()
@@ -175,7 +171,6 @@ class FactorizedDecoder(Decoder):
     name = "factorized"
     n_components = 0
     independent = True
-    free_nats = 0.0
 
     @classmethod
     def built_in(
@@ -267,7 +262,6 @@ class AutoregressiveDecoder(Decoder):
     name = "autoregressive"
     n_components = 8
     independent = False
-    free_nats = 0.5
     network: MLP
 
     def __init__(self, network: MLP, output_part: Sequence[int], latent_dim: int, layout: Layout) -> None:

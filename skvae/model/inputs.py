@@ -36,6 +36,10 @@ class Inputs(NamedTuple):
     cells: torch.Tensor
     levels: torch.Tensor | None = None
 
+    def behind(self, numbers: torch.Tensor) -> Inputs:
+        """These inputs behind others, numbers of shape (n, n_numbers)."""
+        return Inputs(torch.cat([numbers, self.cells], dim=-1), self.levels)
+
     def dense(self, n_inputs: int) -> torch.Tensor:
         """All inputs, levels one-hot, shape (n, n_inputs)."""
         if self.levels is None:
@@ -84,7 +88,7 @@ def read_inputs(layout: Layout, x: torch.Tensor) -> Inputs:
     if not layout.n_levels:
         return Inputs(cells)
 
-    inputs = Inputs(cells, level_positions(layout, x[..., layout.first_level :]))
+    inputs = Inputs(cells, level_positions(layout, x[..., layout.first_level : layout.stop]))
     if is_gathered(layout, x.device):
         return inputs
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from skvae.model.auxiliary import BLUR, KEPT, WEIGHT, Auxiliary
 from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder, Reader
-from skvae.model.inputs import Inputs, read_inputs
+from skvae.model.inputs import INPUT_MAX, Inputs, read_inputs
 from skvae.model.layers import MLP, mlp_of, portable
 from skvae.model.likelihoods import Likelihood, held
 from skvae.randomness import PrivateDraws
@@ -38,24 +39,42 @@ class VAE(nn.Module):
     Parameters
     ----------
     encoder : torch.nn.Module
-        (n, layout.n_inputs) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
+        (n, layout.n_encoder_inputs) -> (n, 2 latent_dim): the mean and the log-variance of q(z | x), side by side.
     decoder : Decoder
         From z, and perhaps cells of the row, to what the likelihood reads.
     likelihood : Likelihood
         p(x | z).
     latent_dim : int
+    auxiliary : Auxiliary, default=None
+        A second decoder, which the layout of the rows then has a place for.
 
     Notes
     -----
     Rows are *encoded* rows, as ``likelihood.layout`` lays them out.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: Decoder, likelihood: Likelihood, latent_dim: int) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: Decoder,
+        likelihood: Likelihood,
+        latent_dim: int,
+        auxiliary: Auxiliary | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
         self.latent_dim = latent_dim
+        self.auxiliary = auxiliary
+
+    @property
+    def noise_dim(self) -> int:
+        """int : number of normal draws that a row takes in training: for z and, beside an auxiliary decoder, for its blur."""
+        if self.auxiliary is None:
+            return self.latent_dim
+
+        return 2 * self.latent_dim
 
     @property
     def device(self) -> torch.device:
@@ -67,17 +86,20 @@ class VAE(nn.Module):
         return torch.device("cpu")
 
     def inputs(self, x: torch.Tensor) -> Inputs:
-        """What networks read of encoded rows, shape (n, layout.width)."""
+        """What decoders read of encoded rows, shape (n, layout.width)."""
         return read_inputs(self.likelihood.layout, x)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of q(z | x), each of shape (n, latent_dim)."""
+        layout = self.likelihood.layout
         inputs = self.inputs(x)
+        if layout.auxiliary is not None:
+            inputs = inputs.behind(x[..., layout.extra_numbers].clamp(-INPUT_MAX, INPUT_MAX))
         mlp = mlp_of(self.encoder)
 
         # a network of the user's is promised a matrix
         if mlp is None:
-            outputs = self.encoder(inputs.dense(self.likelihood.layout.n_inputs))
+            outputs = self.encoder(inputs.dense(layout.n_encoder_inputs))
         else:
             first = mlp.layers[0]
             outputs = mlp.after_first(inputs.linear(first.weight, first.bias))
@@ -86,6 +108,17 @@ class VAE(nn.Module):
         z_mean, z_logvar = outputs.chunk(2, dim=-1)
 
         return z_mean, held(z_logvar, LOGVAR_MIN, LOGVAR_MAX)
+
+    def encode_blurred(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log-variance, given x, of the z that the decoder reads, each of shape (n, latent_dim).
+
+        Beside an auxiliary decoder it is blurred: see `skvae.model.auxiliary`.
+        """
+        z_mean, z_logvar = self.encode(x)
+        if self.auxiliary is None:
+            return z_mean, z_logvar
+
+        return KEPT * z_mean, torch.log(KEPT**2 * torch.exp(z_logvar) + BLUR**2)
 
     def decode(self, z: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
         """Parameters of p(x | z).
@@ -128,14 +161,16 @@ class VAE(nn.Module):
 
         return self.likelihood.mean(self.decode(z_mean, x))
 
-    def elbo_terms(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two terms of the evidence lower bound, row by row, with one draw of z each.
+    def loss_terms(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two terms of the loss, row by row, with one draw of z each: those of the evidence lower bound.
+
+        An auxiliary decoder's -log p(x | z) counts beside the decoder's, by `skvae.model.auxiliary.WEIGHT`.
 
         Parameters
         ----------
         x : tensor of shape (n, layout.width)
-        noise : tensor of shape (n, latent_dim)
-            Standard normal; z = z_mean + z_std * noise.
+        noise : tensor of shape (n, noise_dim)
+            Standard normal; z = z_mean + z_std * noise. What is more of it blurs z.
 
         Returns
         -------
@@ -145,9 +180,13 @@ class VAE(nn.Module):
             KL(q(z | x) || N(0, I)) of each latent unit, in nats.
         """
         z_mean, z_logvar = self.encode(x)
-        z = z_mean + torch.exp(0.5 * z_logvar) * noise  # (n, latent_dim)
+        z = z_mean + torch.exp(0.5 * z_logvar) * noise[:, : self.latent_dim]  # (n, latent_dim)
 
-        nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
+        nll = torch.zeros_like(z[:, 0])
+        if self.auxiliary is not None:
+            nll = WEIGHT * self.auxiliary.nll(x[:, self.likelihood.layout.stop :], z)
+            z = KEPT * z + BLUR * noise[:, self.latent_dim :]
+        nll = nll - self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
         kl = kl_divergence(z_mean, z_logvar)
 
         return nll, kl
@@ -164,7 +203,7 @@ class VAE(nn.Module):
         return rebuild(*copy.deepcopy(args, memo)).to(self.device)
 
     def __reduce__(self) -> tuple:
-        args = (portable(self.encoder), self.decoder, self.likelihood, self.latent_dim)
+        args = (portable(self.encoder), self.decoder, self.likelihood, self.latent_dim, self.auxiliary)
 
         return _rebuild, (args, self.training)
 
@@ -192,6 +231,7 @@ def build_vae(
     encoder: NetworkFactory | nn.Module | None,
     decoder: str | NetworkFactory | nn.Module,
     seed: int,
+    auxiliary_mean: np.ndarray | None = None,
 ) -> VAE:
     """A freshly initialised VAE.
 
@@ -213,6 +253,8 @@ def build_vae(
     seed : int
         All initial weights follow from it. A factory finds torch's default generator seeded with it, and the
         generator's former state is put back afterwards.
+    auxiliary_mean : ndarray of shape (auxiliary.first_level + auxiliary.n_all_levels,), default=None
+        The mean of the rows as an auxiliary decoder reads them, if the layout has a place for one.
 
     Returns
     -------
@@ -228,9 +270,9 @@ def build_vae(
     draws = PrivateDraws(seed, torch.device("cpu"))
 
     if encoder is None:
-        encoder_network: nn.Module = MLP((layout.n_inputs, *hidden, 2 * latent_dim), activation, generator)
+        encoder_network: nn.Module = MLP((layout.n_encoder_inputs, *hidden, 2 * latent_dim), activation, generator)
     else:
-        encoder_network = draws.run(_custom_network, "encoder", encoder, layout.n_inputs, 2 * latent_dim)
+        encoder_network = draws.run(_custom_network, "encoder", encoder, layout.n_encoder_inputs, 2 * latent_dim)
 
     if isinstance(decoder, str):
         built = decoder_class.built_in(latent_dim, layout, output_part, hidden[::-1], activation, generator)
@@ -238,13 +280,22 @@ def build_vae(
         network = draws.run(_custom_network, "decoder", decoder, latent_dim, likelihood.n_outputs)
         built = FactorizedDecoder(network, output_part)
 
-    # a network of the user's starts as its maker meant
-    if built.layers is not None:
-        start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
-        with torch.no_grad():
-            built.layers[-1].bias.copy_(start)
+    auxiliary = None
+    if layout.auxiliary is not None:
+        auxiliary = Auxiliary.built_in(latent_dim, layout.auxiliary, hidden[-1:], activation, generator).float()
+        _start(auxiliary.decoder, auxiliary.likelihood, auxiliary_mean)
+    _start(built, likelihood, mean)
 
-    return VAE(encoder_network, built, likelihood.float(), latent_dim)
+    return VAE(encoder_network, built, likelihood.float(), latent_dim, auxiliary)
+
+
+@torch.no_grad()
+def _start(decoder: Decoder, likelihood: Likelihood, mean: np.ndarray | None) -> None:
+    """Let the outputs of a built-in decoder start from the mean of the rows."""
+    # a network of the user's starts as its maker meant
+    if decoder.layers is not None and mean is not None:
+        start = likelihood.initial_outputs(torch.from_numpy(np.asarray(mean, dtype=np.float32)))
+        decoder.layers[-1].bias.copy_(start)
 
 
 def _custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from skvae.model.auxiliary import Auxiliary
 from skvae.model.decoders import DECODERS, Decoder, FactorizedDecoder
 from skvae.model.layers import MLP, arrays, load, mlp_of, portable
 from skvae.model.likelihoods import Likelihood
@@ -32,6 +33,12 @@ def to_state(vae: VAE) -> dict[str, Any]:
             own.append(role + ".")
         else:
             state[role] = {"sizes": list(built_in.sizes), "activation": built_in.activation}
+
+    if vae.auxiliary is not None:
+        state["auxiliary"] = {
+            "sizes": list(vae.auxiliary.network.sizes),
+            "activation": vae.auxiliary.network.activation,
+        }
 
     state["arrays"] = {}
     for name, array in arrays(vae).items():
@@ -62,4 +69,10 @@ def from_state(layout: Layout, state: dict[str, Any]) -> VAE:
         hidden = network["sizes"][1:-1]
         decoder = decoder_class.built_in(latent_dim, layout, output_part, hidden, network["activation"], None)
 
-    return load(VAE(encoder, decoder, likelihood, latent_dim), state["arrays"], state["training"])
+    auxiliary = None
+    if layout.auxiliary is not None:
+        network = state["auxiliary"]
+        hidden = network["sizes"][1:-1]
+        auxiliary = Auxiliary.built_in(latent_dim, layout.auxiliary, hidden, network["activation"], None)
+
+    return load(VAE(encoder, decoder, likelihood, latent_dim, auxiliary), state["arrays"], state["training"])

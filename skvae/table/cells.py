@@ -284,3 +284,21 @@ def _refuse_identifiers(seen: set, n_cells: int, label: str) -> None:
             f"Column {label} holds {len(seen)} distinct texts in {n_cells} rows: it looks like an identifier or free "
             f"text, whose levels tell a model of rows nothing. Drop the column, or merge its levels into fewer."
         )
+
+
+def keep_cells(written: Any, like: Any) -> Any:
+    """A frame `written` with the cells of `like` that are not missing, where the dtypes agree."""
+    old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
+    new = nw.from_native(written, eager_only=True)
+
+    columns = []
+    for j in range(new.shape[1]):
+        column = new[:, j]
+        if old[:, j].dtype == column.dtype:
+            column = old[:, j].zip_with(~old[:, j].is_null(), column)
+        columns.append(column)
+
+    filled = new.with_columns(columns).to_native()
+    if hasattr(like, "index"):
+        filled.index = like.index
+    return filled

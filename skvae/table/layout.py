@@ -1,9 +1,11 @@
-"""Positions of the cells in an encoded row."""
+"""Positions of the cells in an encoded row, and encoded rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from skvae.table.exposure import Exposure
@@ -19,6 +21,9 @@ class Layout:
     and, standardised, the logarithms of the counts. *Flags* belong to columns that had missing cells at fit: 1 where the cell
     is observed, 0 where it is missing. *Levels* are the positions of categorical cells among the levels of their part, -1
     where the cell is missing. The network reads everything behind counts and offset, the levels as if they were one-hot.
+
+    Behind all that may stand the same row once more, as an auxiliary decoder reads it: its layout is `auxiliary`. The encoder
+    reads the numbers there, too.
 
     Attributes
     ----------
@@ -38,6 +43,8 @@ class Layout:
         Location and scale of the logarithm of one plus the count, of each count part.
     exposure : Exposure or None
         The column that the counts are in proportion to. Its parts have a lower rank than they.
+    auxiliary : Layout or None
+        Of the row as an auxiliary decoder reads it; None if there is none.
     """
 
     kinds: tuple[tuple[str, int], ...]
@@ -48,6 +55,7 @@ class Layout:
     gate: tuple[int, ...] = ()
     count_scales: tuple[tuple[float, float], ...] = ()
     exposure: Exposure | None = None
+    auxiliary: Layout | None = None
 
     @property
     def n_parts(self) -> int:
@@ -85,9 +93,25 @@ class Layout:
         return self.first_flag + len(self.flagged)
 
     @property
+    def stop(self) -> int:
+        """int : position behind the last *level*, where the row for an auxiliary decoder begins."""
+        return self.first_level + len(self.n_levels)
+
+    @property
     def width(self) -> int:
         """int : length of an encoded row."""
-        return self.first_level + len(self.n_levels)
+        if self.auxiliary is None:
+            return self.stop
+
+        return self.stop + self.auxiliary.width
+
+    @property
+    def extra_numbers(self) -> slice:
+        """slice : positions of the *numbers* for an auxiliary decoder, which the encoder reads beside all others."""
+        if self.auxiliary is None:
+            return slice(self.stop, self.stop)
+
+        return slice(self.stop + self.auxiliary.first_number, self.stop + self.auxiliary.first_flag)
 
     @property
     def n_all_levels(self) -> int:
@@ -108,8 +132,13 @@ class Layout:
 
     @property
     def n_inputs(self) -> int:
-        """int : number of inputs of the network: the numbers, the flags and, one-hot, the levels."""
+        """int : number of inputs of a decoder: the numbers, the flags and, one-hot, the levels."""
         return self.first_level - self.first_number + self.n_all_levels
+
+    @property
+    def n_encoder_inputs(self) -> int:
+        """int : number of inputs of the encoder: those of a decoder behind the extra numbers."""
+        return self.extra_numbers.stop - self.extra_numbers.start + self.n_inputs
 
     @property
     def input_parts(self) -> list[int]:
@@ -121,3 +150,27 @@ class Layout:
             parts += [self.n_numbers + categorical] * n_levels
 
         return parts
+
+
+class EncodedRows(NamedTuple):
+    """Rows as the network reads them.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n_samples, layout.width)
+        Encoded rows.
+    observed : ndarray of bool of shape (n_samples, n_parts)
+        Which parts are there.
+    log_jacobian : ndarray of float64 of shape (n_samples,)
+        ``log p(row) = log p(encoded row) + log_jacobian``, in nats.
+    offset : ndarray of float64 of shape (n_samples,) or None
+        Offsets of the counts, NaN where the exposure is missing; None without exposure.
+    auxiliary_log_jacobian : ndarray of float64 of shape (n_samples,) or None
+        That of the row as an auxiliary decoder reads it; None if there is none.
+    """
+
+    x: np.ndarray
+    observed: np.ndarray
+    log_jacobian: np.ndarray
+    offset: np.ndarray | None
+    auxiliary_log_jacobian: np.ndarray | None = None

@@ -6,43 +6,23 @@ A column of the table becomes one or two *parts* of an encoded row: see `skvae.t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
 from skvae.table.arrangement import Arrangement
-from skvae.table.cells import find_categories, read_all
+from skvae.table.cells import find_categories, keep_cells, read_all
 from skvae.table.column import Column
 from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
 from skvae.table.kinds import KINDS, Normal, QuantileNormal
+from skvae.table.layout import EncodedRows
 from skvae.table.schema import Schema
 from skvae.table.selection import kinds_asked
 
 ROWS_AT_ONCE = 4096
 """Rows that are encoded at a time: what is made on the way stays in the processor's cache."""
-
-
-class EncodedRows(NamedTuple):
-    """Rows as the network reads them.
-
-    Attributes
-    ----------
-    x : ndarray of shape (n_samples, layout.width)
-        Encoded rows.
-    observed : ndarray of bool of shape (n_samples, n_parts)
-        Which parts are there.
-    log_jacobian : ndarray of float64 of shape (n_samples,)
-        ``log p(row) = log p(encoded row) + log_jacobian``, in nats.
-    offset : ndarray of float64 of shape (n_samples,) or None
-        Offsets of the counts, NaN where the exposure is missing; None without exposure.
-    """
-
-    x: np.ndarray
-    observed: np.ndarray
-    log_jacobian: np.ndarray
-    offset: np.ndarray | None
 
 
 class Table:
@@ -56,6 +36,9 @@ class Table:
     columns : list of Column
     exposure : (int, float, float) or None
         Position of the exposure among the columns, its smallest value and the logarithm of its mean.
+    standardised : list of (Normal or None), default=None
+        Of each column, how an auxiliary decoder reads it, None where it reads it as others do. If the list itself is None,
+        there is no such decoder.
 
     Attributes
     ----------
@@ -68,9 +51,17 @@ class Table:
         Positions of the cells in an encoded row.
     owners : list of int of length n_parts
         The column that each part belongs to.
+    auxiliary : Table or None
+        The table as an auxiliary decoder reads it: its numbers are standardised, and no values of theirs are levels.
     """
 
-    def __init__(self, schema: Schema, columns: list[Column], exposure: tuple[int, float, float] | None = None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        columns: list[Column],
+        exposure: tuple[int, float, float] | None = None,
+        standardised: Sequence[Normal | None] | None = None,
+    ) -> None:
         self.schema = schema
         self.columns = columns
 
@@ -85,6 +76,15 @@ class Table:
             own = tuple(self.places[j])
             self.exposure = Exposure(j, columns[j].kind, own, smallest, log_mean)
         self.layout = self._arrangement.layout(columns, self.exposure)
+
+        self.standardised = standardised
+        self.auxiliary: Table | None = None
+        if standardised is not None:
+            read = []
+            for column, normal in zip(columns, standardised, strict=True):
+                read.append(column if normal is None else replace(column, kind=normal))
+            self.auxiliary = Table(schema, read, exposure)
+            self.layout = replace(self.layout, auxiliary=self.auxiliary.layout)
 
     # ------------------------------------------------------------------------------------------------------------ fitting
 
@@ -153,6 +153,36 @@ class Table:
             label = columns[j_exposure].label
             learnt = (j_exposure, *learn_exposure(rows[:, j_exposure].astype(np.float64), weight, label))
         return cls(schema, columns, learnt), values
+
+    def with_auxiliary(self, values: np.ndarray, sample_weight: np.ndarray | None = None) -> Table:
+        """This table, which an auxiliary decoder reads, too.
+
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples, n_features)
+            What the table was fitted to; NaN where a cell is missing.
+        sample_weight : ndarray of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        table : Table
+        """
+        if sample_weight is None:
+            sample_weight = np.ones(len(values))
+
+        standardised: list[Normal | None] = []
+        for column, cells in zip(self.columns, values.T, strict=True):
+            normal = None
+            if isinstance(column.kind, QuantileNormal):
+                present = ~np.isnan(cells)
+                normal = Normal.fit(cells[present].astype(np.float64), sample_weight[present])
+            standardised.append(normal)
+
+        exposure = None
+        if self.exposure is not None:
+            exposure = (self.exposure.column, self.exposure.smallest, self.exposure.log_mean)
+        return Table(self.schema, self.columns, exposure, standardised)
 
     # ------------------------------------------------------------------------------------------------ container -> encoded
 
@@ -230,7 +260,7 @@ class Table:
 
         # a missing cell stays 0 everywhere, and its level -1
         x = np.zeros((n, self.layout.width), dtype=dtype or values.dtype)
-        x[:, self.layout.first_level :] = -1
+        x[:, self.layout.first_level : self.layout.stop] = -1
         observed = np.zeros((n, self.layout.n_parts), dtype=bool)
         log_jacobian = np.zeros(n)
 
@@ -242,7 +272,12 @@ class Table:
         if self.exposure is not None:
             offset = self.exposure.offsets(values[:, self.exposure.column].astype(np.float64))
             x[:, self.layout.offset] = np.nan_to_num(offset)[:, None]
-        return EncodedRows(x, observed, log_jacobian, offset)
+
+        if self.auxiliary is None:
+            return EncodedRows(x, observed, log_jacobian, offset)
+        auxiliary = self.auxiliary.encode_values(values, x.dtype)
+        x[:, self.layout.stop :] = auxiliary.x
+        return EncodedRows(x, observed, log_jacobian, offset, auxiliary.log_jacobian)
 
     def _encode_column(
         self, j: int, values: np.ndarray, x: np.ndarray, observed: np.ndarray, log_jacobian: np.ndarray
@@ -339,7 +374,7 @@ class Table:
         written = self.schema.write(cells)
         if like is None:
             return written
-        return _keep_cells(written, like)
+        return keep_cells(written, like)
 
     def _as_array(self, cells: list[np.ndarray]) -> np.ndarray:
         """Columns of cells side by side: floats, or objects if there are levels among them."""
@@ -413,7 +448,16 @@ class Table:
         exposure = None
         if self.exposure is not None:
             exposure = [self.exposure.column, self.exposure.smallest, self.exposure.log_mean]
-        return {"schema": self.schema.state(), "columns": columns, "exposure": exposure}, arrays
+        standardised = None
+        if self.standardised is not None:
+            standardised = [None if normal is None else normal.state() for normal in self.standardised]
+        facts = {
+            "schema": self.schema.state(),
+            "columns": columns,
+            "exposure": exposure,
+            "standardised": standardised,
+        }
+        return facts, arrays
 
     @classmethod
     def from_state(cls, facts: dict, arrays: dict[str, np.ndarray]) -> Table:
@@ -432,31 +476,14 @@ class Table:
         exposure = facts["exposure"]
         if exposure is not None:
             exposure = tuple(exposure)
-        return cls(schema, columns, exposure)
+
+        standardised = facts["standardised"]
+        if standardised is not None:
+            standardised = [None if normal is None else Normal.from_state(normal) for normal in standardised]
+        return cls(schema, columns, exposure, standardised)
 
 
 def _blocks(n: int) -> Iterator[slice]:
     """Slices of at most `ROWS_AT_ONCE` rows that make up `n` rows."""
     for start in range(0, n, ROWS_AT_ONCE):
         yield slice(start, start + ROWS_AT_ONCE)
-
-
-# -------------------------------------------------------------------------------------------------------------- writing
-
-
-def _keep_cells(written: Any, like: Any) -> Any:
-    """A frame `written` with the cells of `like` that are not missing, where the dtypes agree."""
-    old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
-    new = nw.from_native(written, eager_only=True)
-
-    columns = []
-    for j in range(new.shape[1]):
-        column = new[:, j]
-        if old[:, j].dtype == column.dtype:
-            column = old[:, j].zip_with(~old[:, j].is_null(), column)
-        columns.append(column)
-
-    filled = new.with_columns(columns).to_native()
-    if hasattr(like, "index"):
-        filled.index = like.index
-    return filled

@@ -110,7 +110,7 @@ def trained_mixture(rows, seed, n_components=32):
     """
 
     class MixturePriorVAE(network.VAE):
-        def elbo_terms(self, x, noise):
+        def loss_terms(self, x, noise):
             z_mean, z_logvar = self.encode(x)
             z = z_mean + torch.exp(0.5 * z_logvar) * noise
             nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)

@@ -59,7 +59,6 @@ class Block(nn.Module, abc.ABC):
 
     name: ClassVar[str] = ""
     section: ClassVar[str]
-    limits: ClassVar[Limits] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -75,6 +74,7 @@ class Block(nn.Module, abc.ABC):
     def __init__(self, n_columns: int) -> None:
         super().__init__()
         self.n_columns = n_columns
+        self.limits: Limits = {}
 
         # a kind with several outputs or means per column says so in its own __init__
         self.n_outputs = n_columns

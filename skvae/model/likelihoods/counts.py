@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skvae.model.likelihoods.base import LOGIT_MAX, Block, Limits, Own, held
+from skvae.model.likelihoods.base import LOGIT_MAX, Block, Own, held
 
 LOG_DISPERSION_MAX = 12.0
 """Log dispersions are held within plus and minus this, where their gradient is accurate."""
@@ -156,10 +154,9 @@ class Dispersed(Count):
     n_columns : int
     """
 
-    limits: ClassVar[Limits] = {"log_r": (-LOG_DISPERSION_MAX, LOG_DISPERSION_MAX)}
-
     def __init__(self, n_columns: int) -> None:
         super().__init__(n_columns)
+        self.limits = {"log_r": (-LOG_DISPERSION_MAX, LOG_DISPERSION_MAX)}
         self.log_r = nn.Parameter(torch.zeros(n_columns, dtype=torch.float32))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from skvae.model.likelihoods.base import LOG2_E, Block, Limits, Own, exp_, held, log_sum_exp, softmax_
+from skvae.model.likelihoods.base import LOG2_E, Block, Own, exp_, held, log_sum_exp, softmax_
 
 if TYPE_CHECKING:
     from skvae.table.layout import Layout
@@ -37,10 +37,10 @@ class Normal(Block):
 
     name = "normal"
     section = "numbers"
-    limits: ClassVar[Limits] = {"log_std": (LOG_STD_MIN, None)}
 
     def __init__(self, n_columns: int) -> None:
         super().__init__(n_columns)
+        self.limits = {"log_std": (LOG_STD_MIN, None)}
         self.log_std = nn.Parameter(torch.zeros(n_columns, dtype=torch.float32))
 
     @classmethod
