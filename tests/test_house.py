@@ -67,6 +67,7 @@ MAY_IMPORT = {
         "scoring",
         "table",
     },
+    "metrics": {"table"},
     "pipelines": {"_sklearn", "estimator", "table"},
     "oversampling": {"_sklearn", "estimator", "neighbours", "table"},
     "__init__": {"estimator", "exceptions", "pipelines"},
