@@ -470,3 +470,23 @@ def test_weights_count_in_tables_with_holes(decoder):
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_numbers_stay_in_the_range_of_their_column(decoder):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_t(1.5, 1200), np.exp(2 * rng.normal(size=1200)), rng.uniform(2, 3, 1200)])
+    X[:, 1] += X[:, 0]
+    holes = np.where(rng.uniform(size=X.shape) < 0.2, np.nan, X)
+    vae = quick(decoder=decoder, likelihood="quantile_normal", max_iter=5).fit(holes)
+    low, high = np.nanmin(holes, 0), np.nanmax(holes, 0)
+    made = [
+        vae.sample(5000, random_state=0),
+        vae.sample(500, given={0: float(X[:, 0].max())}, random_state=0),
+        vae.impute(holes, random_state=0),
+        *vae.impute(holes, n_draws=3, random_state=0),
+    ]
+    for rows in made:
+        # a cell that is given is what it is
+        rows = np.where(rows == X[:, 0].max(), np.nan, rows)
+        assert not ((rows < low) | (rows > high)).any()

@@ -1,5 +1,7 @@
 """Rows made from latent points: cell by cell, drawn, and around cells that are given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,29 @@ def test_given_parts_come_back_to_the_bit_with_their_density(kinds, decoder, dra
     with torch.no_grad():
         by_part = SlowVAE(vae).log_probs(rows_that_hold(layout, parts), z)
     torch.testing.assert_close(log_prob, torch.where(observed, by_part, 0.0).sum(1), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("in_order", [False, True])
+def test_nothing_is_drawn_outside_the_range_of_a_part_and_later_parts_follow_what_is(decoder, in_order):
+    vae, layout = shaken("normal", decoder=decoder), LAYOUTS["normal"]
+    z = latents(300)
+
+    def drawn(ranges):
+        vae.likelihood.layout = replace(layout, ranges=ranges)
+        generator = torch.Generator().manual_seed(0)
+        if in_order:
+            return generate_in_order(vae, z[:, None], generator)[0][:, 0]
+        return generate(vae, z, generator)
+
+    free = (-np.inf, np.inf)
+    without, held = drawn(()), drawn(((-0.1, 0.2), *[free] * 4))
+    assert (without[:, 0] < -0.1).any()
+    assert (without[:, 0] > 0.2).any()
+    torch.testing.assert_close(held[:, 0], without[:, 0].clamp(-0.1, 0.2))
+    # cells after it are told from the cell that is there
+    changed = (held[:, 1:] != without[:, 1:]).any()
+    assert bool(changed) is (decoder == "autoregressive")
 
 
 @pytest.mark.parametrize("kinds", ["all", "zero inflated exposure"])

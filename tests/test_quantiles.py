@@ -57,6 +57,32 @@ def test_scores_are_standard_normal(curve):
     assert stats.kstest(fitted_map(column).score(column)[0], "norm").pvalue > 0.05
 
 
+def test_map_goes_on_gently_beyond_two_values_that_nearly_agree():
+    rng = np.random.default_rng(0)
+    column = np.append(rng.normal(size=3000), [4.0, 4.0 + 1e-9, -4.0, -4.0 - 1e-9])
+    quantiles = fitted_map(column)
+    # a deviation further out is about a score further out, not a billion
+    score, log_slope = quantiles.score(np.array([-5.0, 5.0]))
+    assert (np.abs(score) < 8).all()
+    assert (log_slope < 2).all()
+
+
+def test_heavy_tails_come_back_with_the_deviation_of_the_column():
+    column = np.random.default_rng(0).standard_t(2.1, size=20_000)
+    drawn = fitted_map(column).value(np.random.default_rng(1).normal(size=20_000).clip(-4, 4))
+    assert drawn.std() == pytest.approx(column.std(), rel=0.25)
+
+
+def test_range_of_scores_is_that_of_the_smallest_and_the_largest_value():
+    column = np.exp(np.random.default_rng(0).normal(size=1500))
+    quantiles = fitted_map(column)
+    low, high = quantiles.range_of_scores
+    np.testing.assert_allclose(quantiles.value(np.array([low, high])), [column.min(), column.max()], rtol=1e-5)
+    np.testing.assert_allclose(quantiles.score(column)[0][[column.argmin(), column.argmax()]], [low, high], rtol=1e-6)
+    assert quantiles.value(np.array([low]))[0] >= column.min()
+    assert quantiles.value(np.array([high]))[0] <= column.max()
+
+
 def test_spikes_are_exact():
     rng = np.random.default_rng(0)
     column = np.where(rng.uniform(size=3000) < 0.4, 0.0, np.exp(rng.normal(size=3000)))

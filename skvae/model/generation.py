@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,10 +41,11 @@ def generate(vae: VAE, z: torch.Tensor, generator: torch.Generator | None = None
         return parts[:, 0]
 
     outputs = vae.decode(z)
-    if generator is None:
-        return likelihood.mean(outputs)
+    parts = likelihood.mean(outputs) if generator is None else likelihood.draw(outputs, generator)
+    for part in range(likelihood.n_parts):
+        _hold(likelihood.layout, part, parts[:, part])
 
-    return likelihood.draw(outputs, generator)
+    return parts
 
 
 @torch.no_grad()
@@ -169,7 +171,7 @@ def make_in_order(
 
         source = None if part in centred else generator
         block = likelihood.one(part, z)
-        parts[rows, part] = _cells(block, outputs, source, own)
+        parts[rows, part] = _hold(layout, part, _cells(block, outputs, source, own))
         reader.take(part, parts, rows)
 
         if with_expectations:
@@ -195,6 +197,21 @@ def _cells(
         return block.draw_at(outputs, uniform, generator)[:, 0]
 
     return block.draw(outputs, generator)[:, 0]
+
+
+def _hold(layout: Layout, part: int, cells: torch.Tensor) -> torch.Tensor:
+    """Put cells of one part, shape (n,), into its range, in place, and return them.
+
+    A mixture that was learnt from few rows has draws now and then that lie far out, and cells drawn after them would follow.
+    """
+    if not layout.ranges:
+        return cells
+
+    low, high = layout.ranges[part]
+    if low > -math.inf or high < math.inf:
+        cells.clamp_(low, high)
+
+    return cells
 
 
 def _wanted(layout: Layout, given: torch.Tensor) -> torch.Tensor:

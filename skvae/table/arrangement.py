@@ -62,6 +62,7 @@ class Arrangement:
         n_ordered = []
         flagged = []
         gates = []
+        ranges = []
         count_scales = []
 
         for i, part in enumerate(self.parts):
@@ -72,6 +73,7 @@ class Arrangement:
             if part.gated:
                 gate = self.places[owner][0]
             gates.append(gate)
+            ranges.append(part.range)
 
             # one-hot levels need no flag: all 0 is a missing cell
             section = KINDS[part.kind].section
@@ -90,6 +92,7 @@ class Arrangement:
             flagged=tuple(flagged),
             rank=tuple(self.ranks),
             gate=tuple(gates),
+            ranges=tuple(ranges),
             count_scales=tuple(count_scales),
             exposure=exposure,
         )

@@ -39,6 +39,8 @@ class Layout:
         Place of each part in the order in which an autoregressive decoder reads and draws them.
     gate : tuple of int
         For each part, the categorical part whose last level says that it is observed; -1 if there is none.
+    ranges : tuple of (float, float)
+        For each part, the lowest and the highest cell that is drawn; empty if there are no limits.
     count_scales : tuple of (float, float)
         Location and scale of the logarithm of one plus the count, of each count part.
     exposure : Exposure or None
@@ -53,6 +55,7 @@ class Layout:
     flagged: tuple[int, ...] = ()
     rank: tuple[int, ...] = ()
     gate: tuple[int, ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
     count_scales: tuple[tuple[float, float], ...] = ()
     exposure: Exposure | None = None
     auxiliary: Layout | None = None

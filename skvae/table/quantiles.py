@@ -20,6 +20,9 @@ MIN_ROWS_PER_SPIKE = 10
 
 MAX_DECIMALS = 6
 
+TAIL_KNOTS = 6
+"""Intervals at the end of a map that tell how it goes on beyond."""
+
 
 @dataclass(frozen=True, eq=False)
 class QuantileMap:
@@ -30,8 +33,8 @@ class QuantileMap:
     spikes : ndarray of shape (n_spikes,)
         Values with a probability of their own, sorted.
     knots, scores : ndarray of shape (n_knots,)
-        The map of all other values is piecewise linear and increasing between these points, and linear beyond them. Empty if
-        there are no other values.
+        The map of all other values is piecewise linear and increasing between these points, and linear beyond them. The
+        outermost ones lie beyond all values. Empty if there are no other values.
     support : ndarray of shape (n_values,) or None
         If the other values repeat, the values that occur: the way back leads to the nearest.
     decimals : int or None
@@ -100,6 +103,14 @@ class QuantileMap:
         """bool : whether there are values that are no spikes."""
         return len(self.knots) > 0
 
+    @property
+    def range_of_scores(self) -> tuple[float, float]:
+        """tuple of (float, float) : scores of the smallest and the largest value that is no spike, just inside them."""
+        # the outermost knots lie beyond them; a score that is drawn in single precision shall not be rounded out of it
+        low = np.nextafter(np.float32(self.scores[1]), np.float32(np.inf))
+        high = np.nextafter(np.float32(self.scores[-2]), np.float32(-np.inf))
+        return float(low), float(high)
+
     def level(self, column: np.ndarray) -> np.ndarray:
         """Position of each value among the spikes; all other values have the position behind the last spike.
 
@@ -157,7 +168,8 @@ class QuantileMap:
             least, step = self.grain
             return least + np.round((value - least) / step) * step
         if self.decimals is not None:
-            return np.round(value, self.decimals)
+            # no zero is below zero
+            return np.round(value, self.decimals) + 0.0
         return value
 
 
@@ -172,7 +184,9 @@ def _spikes(mass: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _knots(values: np.ndarray, mass: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Knots of the map from sorted distinct values of `n` rows, two arrays of shape (n_knots,).
 
-    Between neighbours lie equal shares of the rows, and at least 30 rows.
+    Between neighbours lie equal shares of the rows, and at least 30 rows, but towards both ends ever fewer, down to one: the
+    last rows of a heavy tail lie far apart, and a line over all of them would put half of them into its outer half. The first
+    and the last knot lie beyond all values: see `_extended`.
     """
     if not len(values):
         return values, values
@@ -182,8 +196,25 @@ def _knots(values: np.ndarray, mass: np.ndarray, n: int) -> tuple[np.ndarray, np
 
     n_knots = int(np.clip(min(n / 30, 2 * np.sqrt(n)), 4, 1000))
     grid = np.linspace(middle[0], middle[-1], n_knots)
+
+    # 1, 2, 4, ... rows from either end, as far as the first knot is
+    n_doublings = int(np.log2(max(2, n / n_knots)))
+    steps = 2.0 ** np.arange(n_doublings) / n
+    grid = np.concatenate([grid[:1] + steps, grid, grid[-1:] - steps])
     chosen = np.unique(np.clip(np.searchsorted(middle, grid), 0, len(values) - 1))
-    return values[chosen], ndtri(middle[chosen])
+    return _extended(values[chosen]), _extended(ndtri(middle[chosen]))
+
+
+def _extended(points: np.ndarray) -> np.ndarray:
+    """Knots or scores, sorted, at least two, with one more on either side.
+
+    They continue the chord over the last `TAIL_KNOTS` intervals: the last two values may lie as near to each other as can be.
+    """
+    n_intervals = min(TAIL_KNOTS, len(points) - 1)
+    below = 2 * points[0] - points[n_intervals]
+    above = 2 * points[-1] - points[-1 - n_intervals]
+
+    return np.concatenate([[below], points, [above]])
 
 
 def _interval(knots: np.ndarray, points: np.ndarray) -> np.ndarray:

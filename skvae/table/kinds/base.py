@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -25,12 +26,15 @@ class Part(NamedTuple):
         How many of its first levels are the values of a number in ascending order.
     gated : bool
         Whether it is only observed where the part before it, a categorical one, has its last level.
+    range : tuple of (float, float)
+        Nothing is drawn outside it.
     """
 
     kind: str
     n_levels: int = 0
     n_ordered: int = 0
     gated: bool = False
+    range: tuple[float, float] = (-math.inf, math.inf)
 
 
 class EncodedPart(NamedTuple):

@@ -42,11 +42,13 @@ class QuantileNormal(Kind):
         """See `Kind`."""
         levels = Part(Categorical.name, self.quantiles.n_levels, len(self.quantiles.spikes))
 
-        if not self.quantiles.n_levels:
-            return (Part(Normal.name),)
         if not self.quantiles.has_rest:
             return (levels,)
-        return (levels, Part(Normal.name, gated=True))
+
+        score = Part(Normal.name, range=self.quantiles.range_of_scores)
+        if not self.quantiles.n_levels:
+            return (score,)
+        return (levels, score._replace(gated=True))
 
     def encode(self, values: np.ndarray, label: str) -> list[EncodedPart]:
         """See `Kind`."""
