@@ -329,6 +329,13 @@ def feature_scores(Z, y, Z_test, y_test, task, seed=0):
     return tuple(predictive_score(model, Z, y, Z_test, y_test, task) for model in models)
 
 
+def determination(numbers, decoded):
+    """Mean over the columns of R2 of decoded numbers, arrays of shape (n, d), where they are not missing."""
+    residual = np.nansum((numbers - decoded) ** 2, axis=0)
+    spread = np.nansum((numbers - np.nanmean(numbers, axis=0)) ** 2, axis=0)
+    return float(np.mean(1 - residual[spread > 0] / spread[spread > 0]))
+
+
 def principal_components(train, test, n_components=8, scaled=False):
     """Leading components of the encoded table (standardised numbers, one-hot categories): training and test rows.
 
