@@ -14,8 +14,7 @@ fit s
 Densities: those of skvae; ``flow``, an autoregressive density of z (mixtures of normals, trained by the same loop); ``moments
 of z`` and ``mean of means``, normals with the mean and deviation, unit by unit, of the drawn z, and with the mean of z_mean
 and the mean of exp(z_log_sigma); ``prior, mapped``, rows from the prior whose numbers are then mapped, column by column and
-rank by rank, to those of the training rows; ``trained mixture``, 32 normals trained jointly with the model in place of
-the prior (Tomczak & Welling, 2018, have such priors), by autograd.
+rank by rank, to those of the training rows.
 """
 
 import argparse
@@ -30,11 +29,8 @@ import tables
 import torch
 from bench_tables import coded
 from records import mean_text, print_rows, recorder
-from torch.nn import functional as F
 
-from skvae import VAEEstimator, fitting
-from skvae.engine import steps, training
-from skvae.model import network
+from skvae import VAEEstimator
 from skvae.model.latent import LATENT_DENSITIES, Mixture
 
 warnings.simplefilter("ignore")
@@ -98,53 +94,8 @@ CANDIDATES = {
     "moments of z": MomentsOfDraws,
     "mean of means": MeanOfMeans,
 }
-EXTRA = ("prior, mapped", "trained mixture")
+EXTRA = ("prior, mapped",)
 ROWS_TO_SCORE = 1000  # an aggregated posterior has 10,000 components for each of 32 draws
-
-
-def trained_mixture(rows, seed, n_components=32):
-    """A model trained with a mixture prior, and that prior as a `Mixture`.
-
-    The KL term becomes log q(z | x) - log p(z) at the drawn z, and the mixture's parameters are trained beside the
-    network's; all else is as in a default fit. Runs by autograd.
-    """
-
-    class MixturePriorVAE(network.VAE):
-        def loss_terms(self, x, noise):
-            z_mean, z_logvar = self.encode(x)
-            z = z_mean + torch.exp(0.5 * z_logvar) * noise
-            nll = -self.likelihood.log_prob(x, self.decode(z, x)).sum(-1)
-            log_q = -0.5 * (noise**2 + z_logvar).sum(-1)
-            squares = ((z[:, None] - self.centres) ** 2 * torch.exp(-2 * self.log_stds)).sum(-1)
-            log_p = torch.logsumexp(F.log_softmax(self.logits, 0) - 0.5 * squares - self.log_stds.sum(-1), dim=1)
-            return nll, log_q - log_p
-
-    generator = torch.Generator().manual_seed(seed)
-
-    make_network = fitting.make_network
-    make_step = training.make_step
-
-    def with_mixture(*args):
-        vae = make_network(*args)
-        vae.__class__ = MixturePriorVAE
-        vae.centres = torch.nn.Parameter(torch.randn(n_components, vae.latent_dim, generator=generator))
-        vae.log_stds = torch.nn.Parameter(torch.zeros(n_components, vae.latent_dim))
-        vae.logits = torch.nn.Parameter(torch.zeros(n_components))
-        return vae
-
-    estimator = VAEEstimator(latent_density="prior", handle_unknown="ignore", random_state=seed)
-    fitting.make_network = with_mixture
-    training.make_step = lambda vae, x, *rest: steps.AutogradStep(vae, *rest)
-    try:
-        estimator.fit(rows)
-    finally:
-        fitting.make_network = make_network
-        training.make_step = make_step
-    vae = estimator.module_
-    shares, centres, log_stds = (
-        t.detach().double().numpy() for t in (F.softmax(vae.logits, 0), vae.centres, vae.log_stds)
-    )
-    return estimator, Mixture(shares, centres, np.stack([np.diag(row) for row in np.exp(log_stds)]))
 
 
 # --------------------------------------------------------------------------------------------------------------- figures
@@ -201,14 +152,11 @@ def run(table, names, seed, emit):
     fits = [VAEEstimator(handle_unknown="ignore", random_state=seed).fit(rows) for rows in learnt]
     for name in names:
         record = {"table": table.name, "density": name, "seed": seed}
-        start, chosen = time.perf_counter(), fits
-        if name == "trained mixture":
-            chosen, densities = zip(*[trained_mixture(rows, seed) for rows in learnt], strict=True)
-        else:
-            kind = LATENT_DENSITIES["prior"] if name == "prior, mapped" else CANDIDATES[name]
-            densities = [kind.fit(*vae._fitted.latents, seed=seed) for vae in fits]
+        start = time.perf_counter()
+        kind = LATENT_DENSITIES["prior"] if name == "prior, mapped" else CANDIDATES[name]
+        densities = [kind.fit(*vae._fitted.latents, seed=seed) for vae in fits]
         seconds = (time.perf_counter() - start) / 2
-        emit(record | {"fit_seconds": seconds} | figures(table, halves, chosen, densities, name, seed))
+        emit(record | {"fit_seconds": seconds} | figures(table, halves, fits, densities, name, seed))
 
 
 def print_densities(records):
