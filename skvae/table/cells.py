@@ -9,6 +9,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from skvae.table.clocks import Clock, convert
 from skvae.table.containers import as_frame, holds_text
 from skvae.table.schema import Schema
 from skvae.table.selection import categorical_mask, listed
@@ -50,7 +51,13 @@ def find_categories(X: Any, schema: Schema, categorical_features: Any) -> tuple[
     return levels, boolean
 
 
-def read_all(X: Any, levels: Sequence[list | None], labels: Sequence[str], handle_unknown: str = "error") -> np.ndarray:
+def read_all(
+    X: Any,
+    levels: Sequence[list | None],
+    labels: Sequence[str],
+    handle_unknown: str = "error",
+    clocks: Sequence[Clock | None] | None = None,
+) -> np.ndarray:
     """Values of all columns of a container.
 
     Parameters
@@ -59,6 +66,8 @@ def read_all(X: Any, levels: Sequence[list | None], labels: Sequence[str], handl
     levels : sequence of (list or None) of length n_features
     labels : sequence of str of length n_features
     handle_unknown : {"error", "ignore"}, default="error"
+    clocks : sequence of (Clock or None) of length n_features, default=None
+        What the ticks of each column counted at fit; None takes them as they are.
 
     Returns
     -------
@@ -70,8 +79,11 @@ def read_all(X: Any, levels: Sequence[list | None], labels: Sequence[str], handl
         return X
 
     values = []
-    for column, own, label in zip(_columns(X), levels, labels, strict=True):
-        values.append(read_cells(column, own, label, handle_unknown))
+    for j, (column, own, label) in enumerate(zip(_columns(X), levels, labels, strict=True)):
+        cells = read_cells(column, own, label, handle_unknown)
+        if clocks is not None and own is None and isinstance(column, nw.Series):
+            cells = convert(cells, Clock.of(column.dtype), clocks[j], label, column.dtype)
+        values.append(cells)
     return np.stack(values, axis=1)
 
 
@@ -287,15 +299,19 @@ def _refuse_identifiers(seen: set, n_cells: int, label: str) -> None:
 
 
 def keep_cells(written: Any, like: Any) -> Any:
-    """A frame `written` with the cells of `like` that are not missing, where the dtypes agree."""
+    """A frame `written` with the cells of `like` that are not missing, where the dtypes agree or both are of times."""
     old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
     new = nw.from_native(written, eager_only=True)
 
     columns = []
     for j in range(new.shape[1]):
         column = new[:, j]
-        if old[:, j].dtype == column.dtype:
-            column = old[:, j].zip_with(~old[:, j].is_null(), column)
+        own = old[:, j]
+        # ticks of a coarser clock are exact on a finer one, but not on the way through floats
+        if Clock.of(own.dtype) is not None and Clock.of(column.dtype) is not None:
+            own = own.cast(column.dtype)
+        if own.dtype == column.dtype:
+            column = own.zip_with(~own.is_null(), column)
         columns.append(column)
 
     filled = new.with_columns(columns).to_native()

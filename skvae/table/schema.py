@@ -10,6 +10,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from skvae.table.clocks import Clock
 from skvae.table.containers import as_frame
 from skvae.table.plain import from_plain, to_plain
 
@@ -83,6 +84,19 @@ class Schema:
             else:
                 labels.append(str(name))
         return labels
+
+    @property
+    def clocks(self) -> list[Clock | None]:
+        """list of (Clock or None) of length n_columns : what the ticks of a frame's columns count; None for no times."""
+        clocks: list[Clock | None] = []
+
+        for j, name in enumerate(self.types):
+            clock = None
+            if name in TEMPORAL:
+                clock = Clock.of(self._narwhals_dtype(j))
+            clocks.append(clock)
+
+        return clocks
 
     def is_integer(self, column: int) -> bool:
         """Whether a column of a frame has an integer dtype."""

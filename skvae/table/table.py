@@ -219,7 +219,8 @@ class Table:
         ValueError
             If a cell cannot be read, or holds an unknown level under ``"error"``.
         """
-        values = read_all(X, self._levels(), self.schema.labels, handle_unknown)
+        clocks = self.schema.clocks if self.schema.library is not None else None
+        values = read_all(X, self._levels(), self.schema.labels, handle_unknown, clocks)
         if handle_unknown == "error":
             return values
 
