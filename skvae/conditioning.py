@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skvae.model.generation import generate_in_order
+from skvae.model.inputs import INPUT_MAX
 from skvae.model.latent import LatentDensity, Prior
 from skvae.model.network import VAE
 from skvae.table import EncodedRows, Layout, Table
@@ -186,6 +187,39 @@ def sample_given(
     return values, min(shares)
 
 
+def encode_given(vae: VAE, table: Table, values: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows of which some cells are given, as a network reads them.
+
+    Numbers are held within `INPUT_MAX` deviations, where the weights of draws by their densities are still numbers.
+
+    Parameters
+    ----------
+    vae : VAE
+    table : Table
+    values : ndarray of shape (n, n_features)
+        NaN where a cell is missing.
+
+    Returns
+    -------
+    x : tensor of float32 of shape (n, layout.width)
+    given : tensor of shape (n, n_parts)
+        The given parts; NaN where one is missing.
+    offset : tensor of shape (n,) or None
+        Offsets of the counts, if there is an exposure; NaN where it is missing.
+    """
+    layout = table.layout
+    encoded: EncodedRows = table.encode_values(values, np.float32)
+    x = torch.from_numpy(encoded.x).to(vae.device)
+    x[:, layout.first_number : layout.first_flag].clamp_(-INPUT_MAX, INPUT_MAX)
+
+    given = given_parts(layout, x, torch.from_numpy(encoded.observed).to(vae.device))
+    offset = None
+    if encoded.offset is not None:
+        offset = torch.from_numpy(encoded.offset).to(x)
+
+    return x, given, offset
+
+
 def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
     """Parts of encoded rows as they are drawn: standardised numbers, counts, and positions of levels.
 
@@ -221,13 +255,7 @@ def _complete_values(
     noise: bool = True,
 ) -> tuple[np.ndarray, Tensor]:
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
-    encoded: EncodedRows = table.encode_values(values, np.float32)
-    x = torch.from_numpy(encoded.x).to(vae.device)
-    given = given_parts(table.layout, x, torch.from_numpy(encoded.observed).to(vae.device))
-    offset = None
-    if encoded.offset is not None:
-        offset = torch.from_numpy(encoded.offset).to(x)
-
+    x, given, offset = encode_given(vae, table, values)
     parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset)
     # float64, for a large whole number of single precision is not exact
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())

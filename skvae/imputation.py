@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.conditioning import SHARE_FROM_DENSITY, complete, given_parts, proposals, resample, truncated
+from skvae.conditioning import SHARE_FROM_DENSITY, complete, encode_given, proposals, resample, truncated
 from skvae.inference import Report
 from skvae.model.decoders import number_inputs
 from skvae.model.generation import Made, make_in_order
@@ -144,14 +144,7 @@ class IncompleteRows:
     @classmethod
     def of(cls, vae: VAE, table: Table, values: np.ndarray) -> IncompleteRows:
         """Encode values of shape (n, n_features)."""
-        encoded = table.encode_values(values, np.float32)
-        x = torch.from_numpy(encoded.x).to(vae.device)
-        given = given_parts(table.layout, x, torch.from_numpy(encoded.observed).to(vae.device))
-        offset = None
-        if encoded.offset is not None:
-            offset = torch.from_numpy(encoded.offset).to(x)
-
-        return cls(values, x, given, offset)
+        return cls(values, *encode_given(vae, table, values))
 
 
 # ------------------------------------------------------------------------------------------------------------ with draws

@@ -452,3 +452,28 @@ def test_good_parameter_is_taken_and_left_as_it_is(params):
 def test_validation_fraction_that_leaves_no_training_row_is_named():
     with pytest.raises(ValueError, match="validation_fraction"):
         quick(validation_fraction=0.99).fit(X)
+
+
+def test_masked_cells_are_missing():
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    mask = np.random.default_rng(1).uniform(size=X.shape) < 0.2
+    masked = np.ma.masked_array(np.where(mask, 1e6, X), mask=mask)
+    with_nan = np.where(mask, np.nan, X)
+    one, other = quick().fit(masked), quick().fit(with_nan)
+    np.testing.assert_array_equal(one.transform(masked), other.transform(with_nan))
+    np.testing.assert_array_equal(one.impute(masked, random_state=0), other.impute(with_nan, random_state=0))
+    counts = np.ma.masked_array(np.random.default_rng(2).integers(0, 50, (80, 2)), mask=mask[:, :2])
+    assert np.isnan(quick().fit(counts)._read(counts)).sum() == mask[:, :2].sum()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("decoder", ["factorized", "autoregressive"])
+def test_cells_beside_one_that_is_far_out_are_filled_by_numbers(decoder):
+    vae = quick(decoder=decoder).fit(np.random.default_rng(0).normal(size=(80, 2)))
+    far = np.array([[1e20, np.nan], [np.nan, -1e200], [1e5, np.nan]])
+    for full in (vae.impute(far), *vae.impute(far, n_draws=2)):
+        assert np.isfinite(full).all()
+        np.testing.assert_array_equal(full[~np.isnan(far)], far[~np.isnan(far)])
+    rows = vae.sample(3, given={0: 1e20}, random_state=0)
+    assert np.isfinite(rows).all()
+    assert (rows[:, 0] == 1e20).all()

@@ -212,3 +212,50 @@ def test_level_that_only_the_dtype_names_is_unknown_as_to_histogram_boosting():
 def test_columns_of_one_name_are_an_error_that_says_which():
     with pytest.raises(ValueError, match="'a'"):
         Table.fit(pd.DataFrame(np.column_stack([NUMBERS, -NUMBERS]), columns=["a", "a"]))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_cells_that_are_there_are_kept_whatever_the_dtype_of_their_column(library):
+    rng = np.random.default_rng(0)
+    n = 60
+    whole = pd.DataFrame(
+        {"i": rng.integers(0, 9, n), "small": rng.integers(0, 9, n).astype("int32"), "x": rng.normal(size=n)}
+    )
+    vae = quick().fit(whole if library == "pandas" else pl.from_pandas(whole))
+    some = whole.astype({"i": float, "small": "int64"})
+    some.loc[0, "i"] = 1.5
+    some.loc[1, "small"] = 2**53 + 1
+    some.loc[2, "i"] = np.nan
+    some.loc[3, "x"] = np.nan
+    full = vae.impute(some if library == "pandas" else pl.from_pandas(some))
+    full = full if library == "pandas" else full.to_pandas()
+    assert full["i"][0] == 1.5
+    assert full["small"][1] == 2**53 + 1
+    np.testing.assert_array_equal(full["i"][3:], some["i"][3:])
+    np.testing.assert_array_equal(full["small"], some["small"])
+    assert full.notna().all().all()
+
+    # what fits the dtype at fit has it
+    some = some[4:].astype({"x": "float32"})
+    full = vae.impute(some if library == "pandas" else pl.from_pandas(some))
+    full = full if library == "pandas" else full.to_pandas()
+    assert [str(dtype) for dtype in full.dtypes] == ["int64", "int32", "float64"]
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow", "arrow dtypes"])
+def test_nan_that_is_no_null_is_filled(library):
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)})
+    holes = frame.with_columns(a=pl.Series([float("nan"), None, *frame["a"].to_list()[2:]], dtype=pl.Float64))
+
+    def as_library(table):
+        if library == "polars":
+            return table
+        if library == "pyarrow":
+            return table.to_arrow()
+        return table.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
+
+    full = quick().fit(as_library(frame)).impute(as_library(holes))
+    cells = np.array([float(cell) for cell in nw.from_native(full, eager_only=True)["a"].to_list()])
+    assert np.isfinite(cells).all()
+    np.testing.assert_array_equal(cells[2:], frame["a"].to_numpy()[2:])

@@ -298,8 +298,42 @@ def _refuse_identifiers(seen: set, n_cells: int, label: str) -> None:
         )
 
 
+def _are_alike(one: nw.Series, other: nw.Series) -> bool:
+    """Whether the cells of both columns are numbers, or those of both are times."""
+    if one.dtype.is_numeric() and other.dtype.is_numeric():
+        return True
+
+    return Clock.of(one.dtype) is not None and Clock.of(other.dtype) is not None
+
+
+def _to_one_dtype(own: nw.Series, written: nw.Series, kept: nw.Series) -> tuple[nw.Series, nw.Series]:
+    """Two columns in the dtype of the second, or of the first if the second's cannot hold the first's cells that are kept."""
+    # ticks and integers are exact here, but were not on the way through floats
+    try:
+        cast = own.zip_with(kept, written.cast(own.dtype)).cast(written.dtype)
+        if ((cast.cast(own.dtype) == own) | ~kept).all():
+            return cast, written
+    except Exception:
+        pass
+
+    return own, written.cast(own.dtype)
+
+
+def _is_missing(column: nw.Series) -> nw.Series:
+    """Which cells are null or, in libraries that tell it from null, NaN."""
+    missing = column.is_null()
+    if column.dtype.is_float():
+        return missing | column.is_nan().fill_null(True)
+
+    return missing
+
+
 def keep_cells(written: Any, like: Any) -> Any:
-    """A frame `written` with the cells of `like` that are not missing, where the dtypes agree or both are of times."""
+    """A frame `written` with the cells of `like` that are not missing, as they are.
+
+    A column has its dtype at fit, unless that cannot hold one of these cells: it then has the dtype that it came in.
+    Categories of another dtype than at fit are as they were read.
+    """
     old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
     new = nw.from_native(written, eager_only=True)
 
@@ -307,11 +341,11 @@ def keep_cells(written: Any, like: Any) -> Any:
     for j in range(new.shape[1]):
         column = new[:, j]
         own = old[:, j]
-        # ticks of a coarser clock are exact on a finer one, but not on the way through floats
-        if Clock.of(own.dtype) is not None and Clock.of(column.dtype) is not None:
-            own = own.cast(column.dtype)
+        kept = ~_is_missing(own)
+        if own.dtype != column.dtype and _are_alike(own, column):
+            own, column = _to_one_dtype(own, column, kept)
         if own.dtype == column.dtype:
-            column = own.zip_with(~own.is_null(), column)
+            column = own.zip_with(kept, column)
         columns.append(column)
 
     filled = new.with_columns(columns).to_native()

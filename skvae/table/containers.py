@@ -41,6 +41,8 @@ def as_table(X: Any) -> Any:
         return X
 
     array = X
+    if isinstance(X, np.ma.MaskedArray):
+        array = _unmasked(X)
     if isinstance(X, list | tuple):
         array = np.asarray(X)
 
@@ -50,6 +52,16 @@ def as_table(X: Any) -> Any:
         if holds_text(array.ravel()):
             return array
     return check_array(array, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="X")
+
+
+def _unmasked(X: np.ma.MaskedArray) -> np.ndarray:
+    """An array with NaN, or None among objects, where X is masked."""
+    if X.dtype.kind in "OUS":
+        return np.ma.filled(X.astype(object), None)
+    if X.dtype.kind == "f":
+        return np.ma.filled(X, np.nan)
+
+    return np.ma.filled(X.astype(np.float64), np.nan)
 
 
 def holds_text(column: np.ndarray) -> bool:

@@ -318,7 +318,9 @@ class Table:
         # the likelihood reads a count as it is, the network its logarithm
         if section == "counts":
             x[rows, i] = cells
-        x[rows, layout.first_number + i] = inputs
+        # in single precision, the largest number there is stands for all beyond it
+        largest = np.finfo(x.dtype).max
+        x[rows, layout.first_number + i] = np.clip(inputs, -largest, largest)
         if i in layout.flagged:
             x[rows, layout.first_flag + layout.flagged.index(i)] = 1
 
