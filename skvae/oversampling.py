@@ -6,6 +6,7 @@ column.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
 from numbers import Integral, Real
 from typing import Any
@@ -174,6 +175,7 @@ class VAEOverSampler(BaseOverSampler):
         values = []
         first = []
         for n, rows in wanted:
+            _warn_of_copies(n, rows, classes[codes])
             values_of_class, first_of_class = joint_rows.draw(n, rows, self.n_neighbors, rng)
             values.append(values_of_class)
             first.append(first_of_class)
@@ -186,6 +188,16 @@ class VAEOverSampler(BaseOverSampler):
 
     def __sklearn_tags__(self) -> Tags:
         return _table_tags(super().__sklearn_tags__())
+
+
+def _warn_of_copies(n: int, rows: np.ndarray, labels: np.ndarray) -> None:
+    """Warn if `n` new rows are to lie between the rows of a class, at some positions, that is a single one."""
+    if n and len(rows) == 1:
+        warnings.warn(
+            f"Class {labels[rows[0]]} has a single row, between which and itself nothing lies: its {n} new rows are copies "
+            f"of it. Give more rows of this class, or leave it out of sampling_strategy.",
+            stacklevel=4,
+        )
 
 
 class VAEAugmenter(BaseSampler):

@@ -1,5 +1,7 @@
 """Any input a person may pass: it works, or the error says what was expected, what came, and the way out."""
 
+import datetime
+import decimal
 import warnings
 
 import numpy as np
@@ -477,3 +479,63 @@ def test_cells_beside_one_that_is_far_out_are_filled_by_numbers(decoder):
     rows = vae.sample(3, given={0: 1e20}, random_state=0)
     assert np.isfinite(rows).all()
     assert (rows[:, 0] == 1e20).all()
+
+
+def of_every_object():
+    numbers = np.random.default_rng(0).normal(size=60)
+    days = [datetime.date(2020, 1, 1 + i % 28) for i in range(60)]
+    return {
+        "floats": ([*numbers[:-1], None], "normal"),
+        "integers": (list(range(60)), "normal"),
+        "large integers": ([2**70 + i * 2**60 for i in range(60)], "normal"),
+        "decimals": ([decimal.Decimal(i) / 7 for i in range(60)], "normal"),
+        "dates": (days, "normal"),
+        "datetimes": ([datetime.datetime(2020, 1, 1, i % 24) for i in range(60)], "normal"),
+        "text": (["a", "b", "c"] * 20, "categorical"),
+        "text and numbers": (["a", 1, 2.5] * 20, "categorical"),
+        "nothing": ([None] * 60, "constant"),
+    }
+
+
+@pytest.mark.parametrize("cells", of_every_object())
+def test_objects_of_pandas_are_what_they_all_are(cells):
+    column, kind = of_every_object()[cells]
+    frame = pd.DataFrame({"c": pd.Series(column, dtype=object), "x": np.random.default_rng(1).normal(size=60)})
+    vae = quick().fit(frame)
+    assert vae.likelihood_["c"] == kind
+    assert frame["c"].dtype == object
+    assert np.isfinite(vae.score_samples(frame)).all()
+    assert len(vae.sample(3, random_state=0)) == 3
+
+
+def test_sparse_columns_and_long_doubles_are_numbers():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    for frame in (pd.DataFrame(X).astype(pd.SparseDtype(float, 0)), pd.DataFrame(X.astype(np.longdouble))):
+        vae = quick().fit(frame)
+        assert set(vae.likelihood_.values()) == {"normal"}
+        np.testing.assert_allclose(vae.transform(frame), quick().fit(pd.DataFrame(X)).transform(pd.DataFrame(X)))
+
+
+def test_tensors_are_arrays():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    vae = quick().fit(torch.from_numpy(X))
+    np.testing.assert_array_equal(vae.transform(torch.from_numpy(X)), quick().fit(X).transform(X))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pl.DataFrame({"a": [1.0, 2.0]}).lazy(), r"got a LazyFrame of polars\. Pass X\.collect\(\)"),
+        (pl.Series("a", [1.0, 2.0]), r"got a column of 2 cells\. Pass X\.to_frame\(\)"),
+        (pd.DataFrame(np.ones((3, 3)), columns=["a", "b", "a"]), "names of their own, but 'a' occurs more than once"),
+        (
+            pl.DataFrame({"a": [[1], [2, 3]]}),
+            r"Column 'a' of dtype List\(Int64\) holds a list or a record in each cell",
+        ),
+        (pl.DataFrame({"a": [{"k": 1}] * 3}), "Column 'a' of dtype Struct.* holds a list or a record in each cell"),
+    ],
+    ids=["lazy", "column", "same names", "lists", "records"],
+)
+def test_what_is_no_table_of_cells_is_refused_with_the_way_out(table, message):
+    with pytest.raises(ValueError, match=message):
+        quick().fit(table)

@@ -72,7 +72,7 @@ def test_infinity_is_an_error_that_names_the_column():
 
 def test_what_is_no_number_is_an_error_that_names_the_column():
     frame = pl.DataFrame({"x": NUMBERS, "lists": [[1, 2]] * N})
-    with pytest.raises(ValueError, match=r"'lists' of dtype List.* cannot be read as numbers"):
+    with pytest.raises(ValueError, match=r"'lists' of dtype List.* holds a list or a record in each cell"):
         Table.fit(frame)
 
 

@@ -442,3 +442,10 @@ def test_copies(imbalanced, sampler):
         np.testing.assert_array_equal(other.fit_resample(X, y)[0], X_new)
     assert fitted.fit(X, y) is fitted
     assert fitted.n_features_in_ == 4
+
+
+def test_a_class_of_one_row_is_copied_with_a_warning():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.array([0] * 59 + [1])
+    with pytest.warns(UserWarning, match=r"Class 1 has a single row.* its 58 new rows are copies of it"):
+        VAEOverSampler(vae=VAEEstimator(2, max_iter=3), random_state=0).fit_resample(X, y)

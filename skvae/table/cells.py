@@ -226,6 +226,11 @@ def read_numbers(column: nw.Series | np.ndarray, label: str) -> np.ndarray:
 def _numbers_of_series(column: nw.Series, label: str) -> np.ndarray:
     # a frame of single precision keeps it
     dtype = column.dtype
+    if dtype.is_nested():
+        raise ValueError(
+            f"Column {label} of dtype {dtype} holds a list or a record in each cell. Expected numbers, booleans, times or "
+            f"categories; make columns of its items, or drop it."
+        )
     if dtype == nw.Float32:
         return column.to_numpy()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -18,7 +21,10 @@ def as_frame(X: Any) -> nw.DataFrame | None:
 
 
 def as_table(X: Any) -> Any:
-    """A frame as it is, anything else as an array of two dimensions.
+    """A frame, or anything else as an array of two dimensions.
+
+    Columns of a frame are as they are, but for those of pandas whose dtype hides what they hold: objects that are all
+    numbers or all times, sparse columns, and numbers of more than double precision.
 
     Parameters
     ----------
@@ -34,13 +40,19 @@ def as_table(X: Any) -> Any:
     ValueError
         If X has no rows or no columns, or cannot be read.
     """
+    _refuse_others(X)
     frame = as_frame(X)
     if frame is not None:
         if 0 in frame.shape:
             raise ValueError(f"Found a frame of shape {frame.shape}; expected at least one row and one column.")
+        if frame.implementation.is_pandas():
+            return _with_plain_dtypes(X)
         return X
 
     array = X
+    # a tensor, whose dtype is none of numpy's
+    if hasattr(X, "__array__") and not isinstance(getattr(X, "dtype", None), np.dtype):
+        array = np.asarray(X)
     if isinstance(X, np.ma.MaskedArray):
         array = _unmasked(X)
     if isinstance(X, list | tuple):
@@ -52,6 +64,75 @@ def as_table(X: Any) -> Any:
         if holds_text(array.ravel()):
             return array
     return check_array(array, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="X")
+
+
+def _refuse_others(X: Any) -> None:
+    """Raise a ValueError if X is no table yet, or one whose columns cannot be told apart."""
+    name = type(X).__name__
+    library = type(X).__module__.split(".")[0]
+    if library.startswith("dask"):
+        raise ValueError(f"Expected a table in memory, got a {name} of {library}. Pass X.compute().")
+
+    # pandas alone has columns of the same name
+    if library == "pandas" and hasattr(X, "columns") and not X.columns.is_unique:
+        repeated = X.columns[X.columns.duplicated()][0]
+        raise ValueError(
+            f"Expected columns with names of their own, but {repeated!r} occurs more than once. Rename them."
+        )
+
+    wrapped = nw.from_native(X, allow_series=True, pass_through=True)
+    if isinstance(wrapped, nw.LazyFrame):
+        raise ValueError(f"Expected a table in memory, got a {name} of {library}. Pass X.collect().")
+    if isinstance(wrapped, nw.Series) and library != "pandas":
+        raise ValueError(
+            f"Expected a table of two dimensions, got a column of {len(wrapped)} cells. Pass X.to_frame()."
+        )
+
+
+def _with_plain_dtypes(X: Any) -> Any:
+    """A pandas frame, with the columns whose dtype hides what they hold converted in a copy."""
+    converted = {}
+    for j, dtype in enumerate(X.dtypes):
+        column = X.iloc[:, j]
+        if hasattr(dtype, "subtype") and hasattr(column, "sparse"):
+            converted[j] = column.sparse.to_dense()
+        elif _holds_objects(dtype):
+            converted[j] = _plain_objects(column)
+        elif isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8:
+            converted[j] = column.astype(np.float64)
+
+    plain = X
+    for j, column in converted.items():
+        # the caller's frame stays as it is
+        if plain is X:
+            plain = X.copy(deep=False)
+        plain.isetitem(j, column)
+
+    return plain
+
+
+def _holds_objects(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _plain_objects(column: Any) -> Any:
+    """A pandas column of objects as numbers or times, if they all are."""
+    observed = column[column.notna()]
+    types = set(map(type, observed))
+    if not types:
+        return column
+
+    are_whole = all(issubclass(own, Integral) and own is not bool for own in types)
+    if are_whole and len(observed) == len(column) and observed.abs().max() < 2**63:
+        return column.astype(np.int64)
+    if all(issubclass(own, Real | Decimal) and own is not bool for own in types):
+        return column.map(float, na_action="ignore").astype(np.float64)
+    if all(issubclass(own, datetime.date) for own in types):
+        return column.astype("datetime64[us]")
+    if all(issubclass(own, datetime.timedelta) for own in types):
+        return column.astype("timedelta64[us]")
+
+    return column
 
 
 def _unmasked(X: np.ma.MaskedArray) -> np.ndarray:
