@@ -33,9 +33,6 @@ from skvae.table import EncodedRows, Table
 from skvae.table.given import read_cells
 from skvae.threads import on_one_thread
 
-MIN_SHARE_OF_PROPOSALS = 0.25
-"""A warning tells when rows drawn around given cells rest on fewer different proposals per row than this."""
-
 ROWS_AT_ONCE = 2**16
 """Rows of a table that are encoded at a time: memory stays bounded."""
 
