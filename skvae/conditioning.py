@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,43 @@ SHARE_FROM_DENSITY = 4
 
 SAMPLES_AT_ONCE = 2000
 """Rows that are drawn around given cells at a time."""
+
+
+class IncompleteRows(NamedTuple):
+    """Rows of which some cells are given, as a network reads them.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n, n_features)
+        NaN where a cell is missing.
+    x : tensor of float32 of shape (n, layout.width)
+        Encoded rows. Numbers are held within `INPUT_MAX` deviations, where the weights of draws by their densities are still
+        numbers.
+    given : tensor of shape (n, n_parts)
+        Their given parts; NaN where one is missing.
+    offset : tensor of shape (n,) or None
+        Offsets of the counts, if there is an exposure; NaN where it is missing.
+    """
+
+    values: np.ndarray
+    x: Tensor
+    given: Tensor
+    offset: Tensor | None
+
+    @classmethod
+    def of(cls, vae: VAE, table: Table, values: np.ndarray) -> IncompleteRows:
+        """Encode values of shape (n, n_features)."""
+        layout = table.layout
+        encoded: EncodedRows = table.encode_values(values, np.float32)
+        x = torch.from_numpy(encoded.x).to(vae.device)
+        x[:, layout.first_number : layout.first_flag].clamp_(-INPUT_MAX, INPUT_MAX)
+
+        given = given_parts(layout, x, torch.from_numpy(encoded.observed).to(vae.device))
+        offset = None
+        if encoded.offset is not None:
+            offset = torch.from_numpy(encoded.offset).to(x)
+
+        return cls(values, x, given, offset)
 
 
 @on_one_thread
@@ -187,39 +225,6 @@ def sample_given(
     return values, min(shares)
 
 
-def encode_given(vae: VAE, table: Table, values: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Rows of which some cells are given, as a network reads them.
-
-    Numbers are held within `INPUT_MAX` deviations, where the weights of draws by their densities are still numbers.
-
-    Parameters
-    ----------
-    vae : VAE
-    table : Table
-    values : ndarray of shape (n, n_features)
-        NaN where a cell is missing.
-
-    Returns
-    -------
-    x : tensor of float32 of shape (n, layout.width)
-    given : tensor of shape (n, n_parts)
-        The given parts; NaN where one is missing.
-    offset : tensor of shape (n,) or None
-        Offsets of the counts, if there is an exposure; NaN where it is missing.
-    """
-    layout = table.layout
-    encoded: EncodedRows = table.encode_values(values, np.float32)
-    x = torch.from_numpy(encoded.x).to(vae.device)
-    x[:, layout.first_number : layout.first_flag].clamp_(-INPUT_MAX, INPUT_MAX)
-
-    given = given_parts(layout, x, torch.from_numpy(encoded.observed).to(vae.device))
-    offset = None
-    if encoded.offset is not None:
-        offset = torch.from_numpy(encoded.offset).to(x)
-
-    return x, given, offset
-
-
 def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
     """Parts of encoded rows as they are drawn: standardised numbers, counts, and positions of levels.
 
@@ -255,8 +260,8 @@ def _complete_values(
     noise: bool = True,
 ) -> tuple[np.ndarray, Tensor]:
     """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
-    x, given, offset = encode_given(vae, table, values)
-    parts, weights = complete(vae, x, given, n_draws, generator, density, noise=noise, offset=offset)
+    rows = IncompleteRows.of(vae, table, values)
+    parts, weights = complete(vae, rows.x, rows.given, n_draws, generator, density, noise=noise, offset=rows.offset)
     # float64, for a large whole number of single precision is not exact
     drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
     return drawn.reshape(len(values), n_draws, -1), weights.cpu()

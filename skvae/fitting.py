@@ -15,7 +15,7 @@ from torch import Tensor
 from skvae.engine.training import AdamState, History, train
 from skvae.exceptions import DivergenceError
 from skvae.fitted import FittedModel, Latents
-from skvae.model.decoders import AutoregressiveDecoder
+from skvae.model.decoders import DECODERS
 from skvae.model.latent import ROWS
 from skvae.model.likelihoods import mean_row
 from skvae.model.network import VAE, build_vae, kl_divergence
@@ -195,7 +195,7 @@ def choose_decoder(
     weight: np.ndarray | None,
     hidden_layer_sizes: Sequence[int],
 ) -> tuple[Any, Table]:
-    """The decoder that the parameter stands for, and the table, with an auxiliary decoder beside an autoregressive one."""
+    """The decoder that the parameter stands for, and the table, which also encodes for an auxiliary one if it is guided."""
     decoder = resolve_decoder(
         estimator.decoder,
         n_rows=len(values),
@@ -204,9 +204,9 @@ def choose_decoder(
         likelihood=estimator.likelihood,
     )
 
-    # z would tell little of the row to a decoder that reads the cells before each cell
-    if decoder == AutoregressiveDecoder.name:
-        return decoder, table.with_auxiliary(values, weight)
+    # networks of the user's make factorized decoders
+    if isinstance(decoder, str) and DECODERS[decoder].is_guided:
+        table = table.with_auxiliary(values, weight)
     return decoder, table
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.conditioning import SHARE_FROM_DENSITY, complete, encode_given, proposals, resample, truncated
+from skvae.conditioning import SHARE_FROM_DENSITY, IncompleteRows, complete, proposals, resample, truncated
 from skvae.inference import Report
 from skvae.model.decoders import number_inputs
 from skvae.model.generation import Made, make_in_order
@@ -118,33 +118,6 @@ def _chunks(rows: np.ndarray, n_draws: int) -> Iterator[np.ndarray]:
     rows_at_once = max(1, DRAWS_AT_ONCE // n_draws)
     for start in range(0, len(rows), rows_at_once):
         yield rows[start : start + rows_at_once]
-
-
-class IncompleteRows:
-    """Rows with missing cells, as a network reads them.
-
-    Attributes
-    ----------
-    values : ndarray of shape (n, n_features)
-        NaN where a cell is missing.
-    x : tensor of float32 of shape (n, layout.width)
-        Encoded rows.
-    given : tensor of shape (n, n_parts)
-        Their observed parts; NaN where one is missing.
-    offset : tensor of shape (n,) or None
-        Offsets of the counts, if there is an exposure; NaN where it is missing.
-    """
-
-    def __init__(self, values: np.ndarray, x: Tensor, given: Tensor, offset: Tensor | None) -> None:
-        self.values = values
-        self.x = x
-        self.given = given
-        self.offset = offset
-
-    @classmethod
-    def of(cls, vae: VAE, table: Table, values: np.ndarray) -> IncompleteRows:
-        """Encode values of shape (n, n_features)."""
-        return cls(values, *encode_given(vae, table, values))
 
 
 # ------------------------------------------------------------------------------------------------------------ with draws

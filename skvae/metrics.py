@@ -78,9 +78,10 @@ def reconstruction_score(estimator: Any, X: Any, y: Any = None) -> float:
 
 def _columns(X: Any) -> list[np.ndarray]:
     """Columns of a table: floats with NaN for missing cells where they are numbers, else objects with None."""
-    frame = as_frame(X)
+    table = as_table(X)
+    frame = as_frame(table)
     if frame is None:
-        return [_numbers_or_levels(column) for column in np.asarray(as_table(X)).T]
+        return [_numbers_or_levels(column) for column in table.T]
 
     columns = []
     for series in frame.iter_columns():

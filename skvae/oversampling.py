@@ -35,7 +35,6 @@ from skvae.table.rows import (
     target_as_array,
     target_like,
     where,
-    without_sparse_columns,
 )
 
 
@@ -411,7 +410,7 @@ def default_vae() -> VAEEstimator:
 
 def _check_table(sampler: BaseSampler, X: Rows, y: np.ndarray) -> Table:
     """X as the VAE reads it; the sampler learns the number and the names of its columns."""
-    table = as_table(without_sparse_columns(X))
+    table = as_table(X)
 
     # the cells are checked already; this sets n_features_in_ and feature_names_in_
     validate_data(sampler, table, skip_check_array=True)

@@ -1,6 +1,6 @@
 """Encoded rows of every kind of column, made by hand, for the tests of what reads them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,18 @@ class LinearOffset:
     def offsets_of_parts(self, parts):
         return 0.3 + 0.7 * parts[:, self.part]
 
+
+READ_ALIKE = Layout(
+    kinds=(("poisson", 1), ("negative_binomial", 1), ("normal", 1), ("categorical", 2)),
+    n_levels=(14, 112),
+    n_ordered=(0, 0),
+    flagged=(1,),
+    rank=(2, 4, 0, 1, 3),
+    gate=(-1,) * 5,
+    count_scales=((0.8, 0.5), (1.0, 0.7)),
+    exposure=LinearOffset(2),
+)
+"""A layout of rows that an auxiliary decoder reads as the other one does."""
 
 LAYOUTS = {
     "normal": Layout(kinds=(("normal", 5),), rank=(0, 1, 2, 3, 4), gate=(-1,) * 5),
@@ -114,26 +126,7 @@ LAYOUTS = {
         gate=(-1,) * 3,
         auxiliary=Layout(kinds=(("normal", 3),), rank=(2, 0, 1), gate=(-1,) * 3),
     ),
-    "auxiliary exposure": Layout(
-        kinds=(("poisson", 1), ("negative_binomial", 1), ("normal", 1), ("categorical", 2)),
-        n_levels=(14, 112),
-        n_ordered=(0, 0),
-        flagged=(1,),
-        rank=(2, 4, 0, 1, 3),
-        gate=(-1,) * 5,
-        count_scales=((0.8, 0.5), (1.0, 0.7)),
-        exposure=LinearOffset(2),
-        auxiliary=Layout(
-            kinds=(("poisson", 1), ("negative_binomial", 1), ("normal", 1), ("categorical", 2)),
-            n_levels=(14, 112),
-            n_ordered=(0, 0),
-            flagged=(1,),
-            rank=(2, 4, 0, 1, 3),
-            gate=(-1,) * 5,
-            count_scales=((0.8, 0.5), (1.0, 0.7)),
-            exposure=LinearOffset(2),
-        ),
-    ),
+    "auxiliary exposure": replace(READ_ALIKE, auxiliary=READ_ALIKE),
 }
 """Layouts of tables of one kind and of several, with and without cells that may be missing, an order and an exposure."""
 

@@ -491,6 +491,11 @@ def of_every_object():
         "decimals": ([decimal.Decimal(i) / 7 for i in range(60)], "normal"),
         "dates": (days, "normal"),
         "datetimes": ([datetime.datetime(2020, 1, 1, i % 24) for i in range(60)], "normal"),
+        "datetimes in a zone": (
+            [datetime.datetime(2020, 1, 1, i % 24, tzinfo=datetime.UTC) for i in range(60)],
+            "normal",
+        ),
+        "durations": ([datetime.timedelta(minutes=i) for i in range(60)], "normal"),
         "text": (["a", "b", "c"] * 20, "categorical"),
         "text and numbers": (["a", 1, 2.5] * 20, "categorical"),
         "nothing": ([None] * 60, "constant"),

@@ -92,3 +92,9 @@ def test_times_of_day_are_no_moments():
     fitted = quick().fit(frame)
     with pytest.raises(ValueError, match="it held times of day at fit"):
         fitted.score_samples(frame.with_columns(pl.Series("t", list(STAMPS))))
+
+
+def test_a_model_of_an_array_reads_no_dates():
+    fitted = quick().fit(FRAME[["x", "x"]].to_numpy())
+    with pytest.raises(ValueError, match="it held numbers at fit"):
+        fitted.score_samples(FRAME[["at", "x"]])

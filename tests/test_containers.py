@@ -77,3 +77,14 @@ def test_arrays_and_lists_of_text_are_categories():
     text = np.array([["a", "x"], ["b", "y"]] * 12)
     for rows in (text, text.tolist(), text.astype(object)):
         assert Table.fit(as_table(rows))[1].tolist() == [[0, 0], [1, 1]] * 12
+
+
+def test_sparse_columns_become_dense_in_a_copy():
+    dense = pd.DataFrame({"a": [0.0, 1.0], "b": ["u", "v"]})
+    sparse = dense.assign(a=pd.arrays.SparseArray([0.0, 1.0], fill_value=0.0))
+    dtypes = sparse.dtypes.copy()
+    pd.testing.assert_frame_equal(as_table(sparse), dense)
+    pd.testing.assert_series_equal(sparse.dtypes, dtypes)
+    # text has nothing to convert
+    assert as_table(dense) is dense
+    assert as_table(dense.astype({"b": object}))["b"].tolist() == ["u", "v"]

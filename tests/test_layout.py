@@ -25,9 +25,8 @@ def test_layout_counts_what_an_encoded_row_holds(name):
     assert layout.stop == len(row)
     second = layout.auxiliary
     assert layout.width == layout.stop + (second.width if second else 0)
-    n_extra = layout.extra_numbers.stop - layout.extra_numbers.start
-    assert n_extra == (second.n_numbers if second else 0)
-    assert layout.n_encoder_inputs == n_extra + layout.n_inputs
+    assert layout.n_extra_numbers == (second.n_numbers if second else 0)
+    assert layout.n_encoder_inputs == layout.n_extra_numbers + layout.n_inputs
     first = n_counts + (layout.exposure is not None)
     assert (layout.first_number, layout.offset) == (first, slice(n_counts, first))
     assert layout.first_flag == first + n_numbers

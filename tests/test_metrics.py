@@ -1,5 +1,7 @@
 """Scores for scikit-learn's searches."""
 
+import datetime
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -100,3 +102,13 @@ def test_search_finds_the_number_of_factors():
 def test_mixed_rows_with_holes_have_a_score():
     frame = pd.concat([FRAME] * 8, ignore_index=True)
     assert -np.inf < reconstruction_score(quick().fit(frame), frame) <= 1
+
+
+def test_tables_are_read_as_the_estimator_reads_them():
+    days = [datetime.date(2020, 1, 1 + i % 28) for i in range(60)]
+    frame = pd.DataFrame({"day": pd.Series(days, dtype=object), "x": RNG.normal(size=60)})
+    dated = frame.assign(day=pd.to_datetime(frame["day"]))
+    assert reconstruction_score(Decoding(dated), frame) == 1
+    # the estimator decodes dates, which are as near to these as to those
+    vae = quick().fit(frame)
+    assert reconstruction_score(vae, frame) == pytest.approx(reconstruction_score(vae, dated))

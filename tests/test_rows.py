@@ -18,7 +18,6 @@ from skvae.table.rows import (
     target_like,
     to_frame,
     where,
-    without_sparse_columns,
 )
 
 # a number with a hole, an integer, a text with a hole, a category, a flag and a date
@@ -292,11 +291,3 @@ def test_numbers_become_a_target_like_another(y, expected):
         assert target.equals(expected)
     else:
         np.testing.assert_array_equal(target, expected)
-
-
-def test_sparse_columns_become_dense():
-    dense = pd.DataFrame({"a": [0.0, 1.0], "b": ["u", "v"]})
-    sparse = dense.assign(a=pd.arrays.SparseArray([0.0, 1.0], fill_value=0.0))
-    pd.testing.assert_frame_equal(without_sparse_columns(sparse), dense)
-    for other in (dense, pl.from_pandas(dense), dense["a"], ARRAY, [[1.0]], None):
-        assert without_sparse_columns(other) is other

@@ -81,8 +81,7 @@ def columns(vae: VAE) -> dict[torch.Tensor, int]:
 
     encoder = mlp_of(vae.encoder)
     if encoder is not None:
-        n_extra = layout.extra_numbers.stop - layout.extra_numbers.start
-        _add_columns(found, encoder.layers, n_extra + n_dense)
+        _add_columns(found, encoder.layers, layout.n_extra_numbers + n_dense)
     if vae.decoder.layers is not None:
         _add_columns(found, vae.decoder.layers, vae.latent_dim + n_dense)
     if vae.auxiliary is not None:

@@ -126,15 +126,7 @@ class Workspace:
             call()
 
     def backward_likelihood(self, scale: torch.Tensor, total: torch.Tensor) -> None:
-        """Overwrite the outputs of the decoders by the gradient of the loss with respect to them.
-
-        Parameters
-        ----------
-        scale : tensor of shape (n,)
-            Each row's share of the loss.
-        total : tensor of shape ()
-            Their sum.
-        """
+        """Overwrite the outputs of the decoders by the gradient with respect to them: see `Comparison.backward`."""
         self.comparison.backward(scale, total)
         if self.auxiliary is not None:
             self.auxiliary.comparison.backward(scale * WEIGHT, total * WEIGHT)

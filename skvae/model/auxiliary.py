@@ -66,24 +66,7 @@ class Auxiliary(nn.Module):
         activation: str,
         generator: torch.Generator | None,
     ) -> Auxiliary:
-        """One of perceptron layers.
-
-        Parameters
-        ----------
-        latent_dim : int
-        layout : Layout
-            Positions of the cells in an encoded row for it.
-        hidden : sequence of int
-            Widths of the hidden layers.
-        activation : str
-            A key of `skvae.model.layers.ACTIVATIONS`.
-        generator : torch.Generator or None
-            Source of the initial weights; None leaves them to the caller.
-
-        Returns
-        -------
-        auxiliary : Auxiliary
-        """
+        """One of perceptron layers, for rows as `layout` lays them out: see `Decoder.built_in`."""
         likelihood = Likelihood(layout)
         output_part = likelihood.output_part.tolist()
         decoder = FactorizedDecoder.built_in(latent_dim, layout, output_part, hidden, activation, generator)

@@ -40,11 +40,14 @@ class Decoder(nn.Module, abc.ABC):
         Normal components of a number's density; 0 stands for a single one whose deviation is learnt per column.
     independent : bool
         Whether the parts of a row are independent given z.
+    is_guided : bool
+        Whether an auxiliary decoder is trained beside a built-in one: a decoder that could do without z would not use it.
     """
 
     name: ClassVar[str]
     n_components: ClassVar[int]
     independent: ClassVar[bool]
+    is_guided: ClassVar[bool]
 
     def __init__(self, network: nn.Module, output_part: Sequence[int]) -> None:
         super().__init__()
@@ -171,6 +174,7 @@ class FactorizedDecoder(Decoder):
     name = "factorized"
     n_components = 0
     independent = True
+    is_guided = False
 
     @classmethod
     def built_in(
@@ -262,6 +266,7 @@ class AutoregressiveDecoder(Decoder):
     name = "autoregressive"
     n_components = 8
     independent = False
+    is_guided = True
     network: MLP
 
     def __init__(self, network: MLP, output_part: Sequence[int], latent_dim: int, layout: Layout) -> None:

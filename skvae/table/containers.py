@@ -91,28 +91,33 @@ def _refuse_others(X: Any) -> None:
 
 def _with_plain_dtypes(X: Any) -> Any:
     """A pandas frame, with the columns whose dtype hides what they hold converted in a copy."""
-    converted = {}
-    for j, dtype in enumerate(X.dtypes):
-        column = X.iloc[:, j]
-        if hasattr(dtype, "subtype") and hasattr(column, "sparse"):
-            converted[j] = column.sparse.to_dense()
-        elif _holds_objects(dtype):
-            converted[j] = _plain_objects(column)
-        elif isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8:
-            converted[j] = column.astype(np.float64)
-
     plain = X
-    for j, column in converted.items():
+    for j in range(X.shape[1]):
+        column = X.iloc[:, j]
+        converted = _plain_column(column)
+        if converted is column:
+            continue
+
         # the caller's frame stays as it is
         if plain is X:
             plain = X.copy(deep=False)
-        plain.isetitem(j, column)
+        plain.isetitem(j, converted)
 
     return plain
 
 
-def _holds_objects(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+def _plain_column(column: Any) -> Any:
+    """A pandas column in a dtype that says what it holds; itself if it has one."""
+    dtype = column.dtype
+    if type(dtype).__name__ == "SparseDtype":
+        return column.sparse.to_dense()
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+        return _plain_objects(column)
+
+    # numbers of more than double precision
+    if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8:
+        return column.astype(np.float64)
+    return column
 
 
 def _plain_objects(column: Any) -> Any:
@@ -127,10 +132,11 @@ def _plain_objects(column: Any) -> Any:
         return column.astype(np.int64)
     if all(issubclass(own, Real | Decimal) and own is not bool for own in types):
         return column.map(float, na_action="ignore").astype(np.float64)
-    if all(issubclass(own, datetime.date) for own in types):
+    # dates alone are objects to pandas, which also knows of zones
+    if types == {datetime.date}:
         return column.astype("datetime64[us]")
-    if all(issubclass(own, datetime.timedelta) for own in types):
-        return column.astype("timedelta64[us]")
+    if all(issubclass(own, datetime.datetime | datetime.timedelta) for own in types):
+        return column.infer_objects()
 
     return column
 

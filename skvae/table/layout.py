@@ -134,6 +134,11 @@ class Layout:
         return starts
 
     @property
+    def n_extra_numbers(self) -> int:
+        """int : number of *numbers* for an auxiliary decoder."""
+        return self.extra_numbers.stop - self.extra_numbers.start
+
+    @property
     def n_inputs(self) -> int:
         """int : number of inputs of a decoder: the numbers, the flags and, one-hot, the levels."""
         return self.first_level - self.first_number + self.n_all_levels
@@ -141,7 +146,7 @@ class Layout:
     @property
     def n_encoder_inputs(self) -> int:
         """int : number of inputs of the encoder: those of a decoder behind the extra numbers."""
-        return self.extra_numbers.stop - self.extra_numbers.start + self.n_inputs
+        return self.n_extra_numbers + self.n_inputs
 
     @property
     def input_parts(self) -> list[int]:

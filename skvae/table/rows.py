@@ -282,22 +282,6 @@ def _holes_of_series(column: nw.Series[Any]) -> np.ndarray:
     return holes
 
 
-def without_sparse_columns(X: Any) -> Any:
-    """A pandas frame with its sparse columns made dense; anything else as it is."""
-    native = _as_native(X)
-    if not isinstance(native, nw.DataFrame) or not native.implementation.is_pandas_like():
-        return X
-
-    dtypes = {}
-    for name, dtype in X.dtypes.items():
-        if type(dtype).__name__ == "SparseDtype":
-            dtypes[name] = dtype.subtype
-
-    if not dtypes:
-        return X
-    return X.astype(dtypes)
-
-
 # --------------------------------------------------------------------------------------------------- tables with targets
 
 

@@ -87,14 +87,13 @@ class Schema:
 
     @property
     def clocks(self) -> list[Clock | None]:
-        """list of (Clock or None) of length n_columns : what the ticks of a frame's columns count; None for no times."""
-        clocks: list[Clock | None] = []
+        """list of (Clock or None) of length n_columns : what the ticks of each column count; None for no times."""
+        clocks: list[Clock | None] = [None] * len(self.names)
 
+        # arrays have no types, and hold no times
         for j, name in enumerate(self.types):
-            clock = None
             if name in TEMPORAL:
-                clock = Clock.of(self._narwhals_dtype(j))
-            clocks.append(clock)
+                clocks[j] = Clock.of(self._narwhals_dtype(j))
 
         return clocks
 

@@ -179,10 +179,14 @@ class Table:
                 normal = Normal.fit(cells[present].astype(np.float64), sample_weight[present])
             standardised.append(normal)
 
-        exposure = None
-        if self.exposure is not None:
-            exposure = (self.exposure.column, self.exposure.smallest, self.exposure.log_mean)
-        return Table(self.schema, self.columns, exposure, standardised)
+        return Table(self.schema, self.columns, self._learnt_exposure(), standardised)
+
+    def _learnt_exposure(self) -> tuple[int, float, float] | None:
+        """What this table was made with."""
+        if self.exposure is None:
+            return None
+
+        return self.exposure.column, self.exposure.smallest, self.exposure.log_mean
 
     # ------------------------------------------------------------------------------------------------ container -> encoded
 
@@ -219,8 +223,7 @@ class Table:
         ValueError
             If a cell cannot be read, or holds an unknown level under ``"error"``.
         """
-        clocks = self.schema.clocks if self.schema.library is not None else None
-        values = read_all(X, self._levels(), self.schema.labels, handle_unknown, clocks)
+        values = read_all(X, self._levels(), self.schema.labels, handle_unknown, self.schema.clocks)
         if handle_unknown == "error":
             return values
 
@@ -448,16 +451,13 @@ class Table:
             for name, array in own.items():
                 arrays[f"columns.{j}.{name}"] = array
 
-        exposure = None
-        if self.exposure is not None:
-            exposure = [self.exposure.column, self.exposure.smallest, self.exposure.log_mean]
         standardised = None
         if self.standardised is not None:
             standardised = [None if normal is None else normal.state() for normal in self.standardised]
         facts = {
             "schema": self.schema.state(),
             "columns": columns,
-            "exposure": exposure,
+            "exposure": self._learnt_exposure(),
             "standardised": standardised,
         }
         return facts, arrays
