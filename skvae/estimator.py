@@ -18,14 +18,15 @@ from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
 from skvae.model.network import NetworkFactory
-from skvae.parameters import CONSTRAINTS, check_latent_points, check_positive_integer, make_generator
-from skvae.progress import RowReport
+from skvae.parameters import CONSTRAINTS, check_latent_points
+from skvae.sampling import SamplingMixin
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
 from skvae.table.given import read_row
 
 
 class VAEEstimator(
+    SamplingMixin,
     InterpolationMixin,
     ScoringMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -412,83 +413,6 @@ class VAEEstimator(
             values = self._read(row)
         z_mean, _ = self._model().posterior(values)
         return z_mean[0]
-
-    # ---------------------------------------------------------------------------------------- generation, missing cells
-
-    def sample(
-        self,
-        n_samples: int = 1,
-        *,
-        given: dict | None = None,
-        latent_density: str | None = None,
-        noise: bool = True,
-        random_state: Any = None,
-    ) -> Any:
-        """Draw new rows: z from the latent density, then x from p(x | z).
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        given : dict of column to value, default=None
-            Cells that every row shall have, by name (or index, for arrays): z and the other cells are then drawn given them,
-            by importance resampling. A warning tells when too few of the proposals fit.
-        latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default=None
-            What z is drawn from. None and ``"auto"`` take the latent density that was chosen at fit.
-        noise : bool, default=True
-            Whether x is drawn from p(x | z). False decodes z only, to the mean: such rows vary less than real ones.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws. None gives fresh rows at each call.
-
-        Returns
-        -------
-        X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
-            New rows in the units and the container of the training table.
-        """
-        model = self._model()
-        n = check_positive_integer("n_samples", n_samples)
-        density = model.density("auto" if latent_density is None else latent_density)
-        generator = make_generator(random_state)
-        if not given:
-            report = RowReport("sample", n, self.verbose)
-            return model.sample(n, generator, density, noise=noise, report=report)
-
-        return model.sample_given(given, n, generator, density, noise=noise)
-
-    def impute(self, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
-        """Fill missing cells given the observed cells of their row.
-
-        The draws of z and of the missing cells are weighted by importance (Mattei & Frellsen, 2019, equations 11 and 12).
-
-        Parameters
-        ----------
-        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
-            Rows, with the columns of the training table; NaN (or null) where a cell is missing.
-        n_draws : int, default=None
-            None fills a number by its conditional mean and a category by its most probable level. An integer asks for
-            that many completed copies, drawn from the conditional distribution (multiple imputation).
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws. None is a fixed one without `n_draws`, and gives fresh copies with it.
-
-        Returns
-        -------
-        X_filled : ndarray, pandas or polars DataFrame of shape (n_samples, n_features), or list of n_draws of them
-            Observed cells as they were.
-        """
-        model = self._model()
-        if n_draws is not None:
-            n_draws = check_positive_integer("n_draws", n_draws, or_else="None or ")
-        # means are the same at each call, draws are fresh ones
-        if n_draws is None and random_state is None:
-            random_state = 0
-
-        values = self._read(X)
-        report = RowReport("impute", len(values), self.verbose)
-        copies = model.impute(values, n_draws, make_generator(random_state), report)
-        filled = [model.table.write(copy, like=X) for copy in copies]
-        if n_draws is None:
-            return filled[0]
-        return filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -55,6 +55,7 @@ MAY_IMPORT = {
         "threads",
         "training_rows",
     },
+    "sampling": {"fitted", "parameters", "progress"},
     "scoring": {"_sklearn", "fitted", "parameters", "progress"},
     "estimator": {
         "_sklearn",
@@ -63,7 +64,7 @@ MAY_IMPORT = {
         "interpolation",
         "model",
         "parameters",
-        "progress",
+        "sampling",
         "scoring",
         "table",
     },
