@@ -67,6 +67,12 @@ class VAEEstimator(
         then ``exposure * exp(log rate)``, and the decoder models the log rate [6]_. Its cells must be positive, and may be
         missing only in rows without a count. It is itself modelled, as ``"quantile_normal"`` unless `likelihood` states
         ``"normal"`` for it. None gives all rows the same exposure.
+    bounds : "observed", None or dict of column to (low, high), default="observed"
+        Which numbers and dates `sample`, `inverse_transform` and `impute` make. ``"observed"``: from the smallest to the
+        largest of the training rows, with as many decimals as the column has, in its smallest step. A dict such as
+        ``{"age": (0, None)}`` states the range of columns, by name or index, None where there is no limit; the others are
+        ``"observed"``. None leaves all numbers as the model has them, neither cut nor rounded: it is that model that
+        `score_samples` speaks of.
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
         as missing, as `HistGradientBoostingClassifier` does.
@@ -196,6 +202,7 @@ class VAEEstimator(
         likelihood: str | dict[str, Any] = "auto",
         categorical_features: Any = "from_dtype",
         exposure: str | int | None = None,
+        bounds: str | dict[Any, Any] | None = "observed",
         handle_unknown: str = "error",
         latent_density: str = "auto",
         beta: float = 1.0,
@@ -220,6 +227,7 @@ class VAEEstimator(
         self.likelihood = likelihood
         self.categorical_features = categorical_features
         self.exposure = exposure
+        self.bounds = bounds
         self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta

@@ -147,7 +147,8 @@ def _with_draws(
     for j, missing in enumerate(np.isnan(rows.values).T):
         if missing.any():
             own = kept[:, torch.from_numpy(missing)].flatten(0, 1)
-            copies[:, missing, j] = table.decode_column(j, own.double().cpu().numpy()).reshape(n_copies, -1)
+            drawn = table.decode_column(j, own.double().cpu().numpy())
+            copies[:, missing, j] = table.columns[j].snap(drawn).reshape(n_copies, -1)
     return copies
 
 
@@ -188,7 +189,8 @@ def _with_centres(
         centre = _means
         if table.columns[j].kind.is_discrete:
             centre = _levels
-        filled[missing, j], own = centre(table, j, missing, made, before)
+        centres, own = centre(table, j, missing, made, before)
+        filled[missing, j] = table.columns[j].snap(centres)
         errors[missing] = np.maximum(errors[missing], own)
     return filled, errors
 

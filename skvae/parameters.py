@@ -33,6 +33,7 @@ CONSTRAINTS: dict = {
     "likelihood": [StrOptions({"auto", *LIKELIHOODS} - {Categorical.name}), dict],
     "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
     "exposure": [str, Integral, None],
+    "bounds": [StrOptions({"observed"}), dict, None],
     "handle_unknown": [StrOptions({"error", "ignore"})],
     "latent_density": [StrOptions({"auto", *LATENT_DENSITIES})],
     "beta": [Interval(Real, 0, None, closed="left")],

@@ -97,6 +97,7 @@ def read_rows(
             categorical_features=estimator.categorical_features,
             likelihood=estimator.likelihood,
             exposure=estimator.exposure,
+            bounds=estimator.bounds,
             sample_weight=weight,
         )
 

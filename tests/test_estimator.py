@@ -227,6 +227,7 @@ OTHER_VALUES = {
     "warm_start": True,
     "encoder": torch.nn.Linear,
     "decoder": "autoregressive",
+    "bounds": None,
     "device": "nowhere",
     "verbose": 3,
     "random_state": 7,

@@ -42,7 +42,7 @@ def fitted(request):
 def test_rate_of_a_linear_model_is_that_of_a_poisson_regression(kind):
     X = policies(2000)[["claims", "years"]]
     # a large beta leaves z nothing to say
-    vae = quick(kind, hidden_layer_sizes=(), beta=100.0, max_iter=60, early_stopping=False).fit(X)
+    vae = quick(kind, hidden_layer_sizes=(), beta=100.0, max_iter=60, early_stopping=False, bounds=None).fit(X)
     decoded = vae.inverse_transform(np.zeros((1, 2)))
     values = vae._fitted.table.decode(generate(vae.module_, torch.zeros(1, 2)).double().numpy())[0]
     nothing = np.zeros((len(X), 1))
@@ -127,7 +127,7 @@ def test_drawn_counts_follow_the_drawn_exposures(fitted):
 
 def test_decoded_counts_are_the_mean_at_the_decoded_exposure():
     X = policies()
-    vae = quick(decoder="factorized").fit(X)
+    vae = quick(decoder="factorized", bounds=None).fit(X)
     Z = np.random.default_rng(0).normal(size=(20, 2))
     z = torch.from_numpy(Z)
     module = in_float64(vae.module_)
@@ -181,7 +181,7 @@ def test_exposures_of_few_values_are_drawn_as_they_are(values):
 
 def test_normal_exposures_are_never_drawn_below_the_smallest_seen():
     X = policies()
-    vae = quick(likelihood={"poisson": ["claims"], "normal": ["years"]}).fit(X)
+    vae = quick(likelihood={"poisson": ["claims"], "normal": ["years"]}, bounds=None).fit(X)
     drawn = vae.sample(2000, random_state=0)
     assert drawn["years"].min() == X["years"].min()
     assert drawn["years"].max() > 3.2  # and beyond the largest

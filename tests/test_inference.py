@@ -30,7 +30,7 @@ def linear_model(latent_dim=2, n_columns=5, **params):
     rng = np.random.default_rng(21)
     X = rng.normal(size=(300, latent_dim)) @ rng.normal(size=(latent_dim, n_columns))
     X = 10 * (X + 0.5 * rng.normal(size=X.shape)) + 3
-    settings = {"max_iter": 200, "batch_size": 60, "learning_rate_init": 2e-2, "early_stopping": False}
+    settings = {"max_iter": 200, "batch_size": 60, "learning_rate_init": 2e-2, "early_stopping": False, "bounds": None}
     vae = VAEEstimator(
         latent_dim, hidden_layer_sizes=(), likelihood="normal", random_state=0, **{**settings, **params}
     ).fit(X)

@@ -201,7 +201,7 @@ def test_one_latent_unit_has_one_way():
 
 
 def test_linear_decoder_goes_straight():
-    vae = quick(hidden_layer_sizes=(), likelihood="normal").fit(ARRAY)
+    vae = quick(hidden_layer_sizes=(), likelihood="normal", bounds=None).fit(ARRAY)
     rows = vae.interpolate(ARRAY[0], ARRAY[100], 5, method="linear")
     steps = np.diff(rows, axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), rtol=1e-3, atol=1e-5)

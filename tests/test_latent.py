@@ -29,6 +29,7 @@ def nonlinear(mixed):
         batch_size=50,
         learning_rate_init=1e-2,
         early_stopping=False,
+        bounds=None,
         random_state=0,
     ).fit(mixed)
 

@@ -98,7 +98,7 @@ def test_offset_is_the_logarithm_of_the_exposure_over_its_mean():
 
 def test_no_decoded_exposure_is_below_the_smallest_seen():
     X = np.column_stack([np.arange(N) % 4, np.linspace(0.5, 2, N)])
-    table, _ = Table.fit(X, likelihood={"poisson": [0], "normal": [1]}, exposure=1)
+    table, _ = Table.fit(X, likelihood={"poisson": [0], "normal": [1]}, exposure=1, bounds=None)
     parts = np.array([[1.0, -50.0], [1.0, 0.0], [1.0, 50.0]])
     decoded = table.decode(parts)[:, 1]
     assert decoded[0] == 0.5

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 ROWS_PER_CHUNK = 1024
 """Rows whose decoder outputs are held at a time for the densities of given parts: they stay in the processor's cache."""
+
+REDRAWS = 16
+"""How often cells are drawn anew that fall out of their range."""
+
+Ranges: TypeAlias = Sequence[tuple[float, float]]
+"""Lowest and highest cell of each part; no parts stand for no limits."""
+
+Draw: TypeAlias = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""Parts of shape (n, n_parts) from outputs of shape (n, n_outputs)."""
 
 
 @torch.no_grad()
@@ -41,11 +50,11 @@ def generate(vae: VAE, z: torch.Tensor, generator: torch.Generator | None = None
         return parts[:, 0]
 
     outputs = vae.decode(z)
-    parts = likelihood.mean(outputs) if generator is None else likelihood.draw(outputs, generator)
-    for part in range(likelihood.n_parts):
-        _hold(likelihood.layout, part, parts[:, part])
+    ranges = likelihood.layout.ranges
+    if generator is None:
+        return _held(likelihood.mean(outputs), ranges)
 
-    return parts
+    return _drawn_within(likelihood.draw, outputs, ranges, generator)
 
 
 @torch.no_grad()
@@ -171,7 +180,7 @@ def make_in_order(
 
         source = None if part in centred else generator
         block = likelihood.one(part, z)
-        parts[rows, part] = _hold(layout, part, _cells(block, outputs, source, own))
+        parts[rows, part] = _cells(block, outputs, layout.ranges[part : part + 1], source, own)
         reader.take(part, parts, rows)
 
         if with_expectations:
@@ -188,30 +197,58 @@ def make_in_order(
 
 
 def _cells(
-    block: Block, outputs: torch.Tensor, generator: torch.Generator | None, uniform: torch.Tensor | None
+    block: Block,
+    outputs: torch.Tensor,
+    ranges: Ranges,
+    generator: torch.Generator | None,
+    uniform: torch.Tensor | None,
 ) -> torch.Tensor:
     """Cells of one part, shape (n,): drawn, or without a generator their means or most probable levels."""
     if generator is None:
-        return block.mean(outputs)[:, 0]
+        return _held(block.mean(outputs)[:, :1], ranges)[:, 0]
     if uniform is not None:
-        return block.draw_at(outputs, uniform, generator)[:, 0]
+        return _held(block.draw_at(outputs, uniform, generator), ranges)[:, 0]
 
-    return block.draw(outputs, generator)[:, 0]
+    return _drawn_within(block.draw, outputs, ranges, generator)[:, 0]
 
 
-def _hold(layout: Layout, part: int, cells: torch.Tensor) -> torch.Tensor:
-    """Put cells of one part, shape (n,), into its range, in place, and return them.
+def _drawn_within(draw: Draw, outputs: torch.Tensor, ranges: Ranges, generator: torch.Generator) -> torch.Tensor:
+    """Parts drawn from densities that are cut off at their ranges.
 
-    A mixture that was learnt from few rows has draws now and then that lie far out, and cells drawn after them would follow.
+    What falls outside is drawn anew, and moved to the end of the range if it still does: a mixture that was learnt from few
+    rows has draws now and then that lie far out, and cells drawn after them would follow.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(outputs, generator)`` gives a tensor of shape (n, n_parts).
+    outputs : tensor of shape (n, n_outputs)
+    ranges : sequence of (float, float) of length n_parts
+    generator : torch.Generator
+
+    Returns
+    -------
+    parts : tensor of shape (n, n_parts)
     """
-    if not layout.ranges:
-        return cells
+    parts = draw(outputs, generator)
 
-    low, high = layout.ranges[part]
-    if low > -math.inf or high < math.inf:
-        cells.clamp_(low, high)
+    for _ in range(REDRAWS):
+        outside = parts != _held(parts.clone(), ranges)
+        rows = torch.nonzero(outside.any(1))[:, 0]
+        if not len(rows):
+            return parts
+        parts[rows] = torch.where(outside[rows], draw(outputs[rows], generator), parts[rows])
 
-    return cells
+    return _held(parts, ranges)
+
+
+def _held(parts: torch.Tensor, ranges: Ranges) -> torch.Tensor:
+    """Put parts, shape (n, n_parts), into their ranges, in place, and return them."""
+    for part, (low, high) in enumerate(ranges):
+        if low > -math.inf or high < math.inf:
+            parts[:, part].clamp_(low, high)
+
+    return parts
 
 
 def _wanted(layout: Layout, given: torch.Tensor) -> torch.Tensor:

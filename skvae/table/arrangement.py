@@ -38,7 +38,7 @@ class Arrangement:
         """The arrangement of the parts of `columns`; `exposure` is the position of the exposure among them."""
         drawn = []
         for j in order_of_columns(columns, exposure):
-            for part in columns[j].kind.parts:
+            for part in columns[j].parts:
                 drawn.append((part, j))
 
         ranks = order_of_parts([part for part, _ in drawn])

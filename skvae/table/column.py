@@ -9,7 +9,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from skvae.table.cells import read_cells
-from skvae.table.kinds import KINDS, Kind, choose_kind
+from skvae.table.grids import Grid, Limits, check_within
+from skvae.table.kinds import KINDS, Kind, Part, choose_kind
 from skvae.table.plain import from_plain, to_plain
 
 
@@ -27,16 +28,27 @@ class Column:
         How its values are encoded and decoded.
     has_missing : bool
         Whether a cell was missing at fit.
+    grid : Grid or None
+        The numbers that it can hold; None for categories, and where any number can be.
     """
 
     label: str
     levels: list | None
     kind: Kind
     has_missing: bool
+    grid: Grid | None
 
     @classmethod
     def fit(
-        cls, values: np.ndarray, weight: np.ndarray, asked: str, *, label: str, levels: list | None, boolean: bool
+        cls,
+        values: np.ndarray,
+        weight: np.ndarray,
+        asked: str,
+        *,
+        label: str,
+        levels: list | None,
+        boolean: bool,
+        limits: Limits = "observed",
     ) -> Column:
         """Learn a column.
 
@@ -52,6 +64,8 @@ class Column:
         levels : list or None
         boolean : bool
             Whether its dtype is boolean.
+        limits : tuple of (float, float), "observed" or None, default="observed"
+            Of its range; None leaves numbers as they are drawn.
 
         Returns
         -------
@@ -59,15 +73,36 @@ class Column:
         """
         present = ~np.isnan(values)
         kind = choose_kind(values[present], asked, label=label, levels=levels, boolean=boolean)
+        cells = values[present].astype(np.float64)
+        check_within(cells, limits, label)
 
         # fractions between two values only where they were announced
-        fitted = kind.fit(
-            values[present].astype(np.float64),
-            weight[present],
-            n_levels=len(levels or ()),
-            fractions=asked != "auto",
-        )
-        return cls(label, levels, fitted, bool((~present).any()))
+        fractions = asked != "auto"
+        fitted = kind.fit(cells, weight[present], n_levels=len(levels or ()), fractions=fractions)
+        grid = None
+        if levels is None and len(cells) and limits is not None:
+            grid = Grid.fit(cells, limits)
+            if fitted.is_discrete and fractions:
+                grid = grid.without_steps()
+        return cls(label, levels, fitted, bool((~present).any()), grid)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """tuple of Part : the parts of its kind, within its range."""
+        if self.grid is None:
+            return self.kind.parts
+
+        ranges = self.kind.ranges(self.grid.low, self.grid.high)
+        parts = []
+        for part, own in zip(self.kind.parts, ranges, strict=True):
+            parts.append(part._replace(range=own))
+        return tuple(parts)
+
+    def snap(self, values: np.ndarray) -> np.ndarray:
+        """What the column can hold that is nearest to values of shape (n_samples,)."""
+        if self.grid is None:
+            return values
+        return self.grid.snap(values)
 
     def read(self, cells: nw.Series | np.ndarray, handle_unknown: str = "error") -> np.ndarray:
         """Values of a container's column, ndarray of float of shape (n_samples,), NaN where a cell is missing."""
@@ -99,7 +134,14 @@ class Column:
         levels = None
         if self.levels is not None:
             levels = [to_plain(level) for level in self.levels]
-        return {"kind": self.kind.name, "levels": levels, "has_missing": self.has_missing, "state": kind}, arrays
+        facts = {
+            "kind": self.kind.name,
+            "levels": levels,
+            "has_missing": self.has_missing,
+            "grid": None if self.grid is None else self.grid.state(),
+            "state": kind,
+        }
+        return facts, arrays
 
     @classmethod
     def from_state(cls, label: str, facts: dict, arrays: dict[str, np.ndarray]) -> Column:
@@ -113,7 +155,10 @@ class Column:
         levels = None
         if facts["levels"] is not None:
             levels = [from_plain(level) for level in facts["levels"]]
-        return cls(label, levels, kind, facts["has_missing"])
+        grid = None
+        if facts["grid"] is not None:
+            grid = Grid.from_state(facts["grid"])
+        return cls(label, levels, kind, facts["has_missing"], grid)
 
     # ------------------------------------------------------------------------------------------------------------ pickling
 

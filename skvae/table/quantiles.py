@@ -18,8 +18,6 @@ SPIKE_SHARE = 0.005
 
 MIN_ROWS_PER_SPIKE = 10
 
-MAX_DECIMALS = 6
-
 TAIL_KNOTS = 6
 """Intervals at the end of a map that tell how it goes on beyond."""
 
@@ -37,18 +35,12 @@ class QuantileMap:
         outermost ones lie beyond all values. Empty if there are no other values.
     support : ndarray of shape (n_values,) or None
         If the other values repeat, the values that occur: the way back leads to the nearest.
-    decimals : int or None
-        Else, the number of decimals of the other values.
-    grain : tuple of (float, float) or None
-        For whole numbers, the least one and the largest step that leads from it to all others, such as days among seconds.
     """
 
     spikes: np.ndarray
     knots: np.ndarray
     scores: np.ndarray
     support: np.ndarray | None
-    decimals: int | None
-    grain: tuple[float, float] | None
 
     @classmethod
     def fit(cls, column: np.ndarray, weight: np.ndarray) -> QuantileMap:
@@ -84,12 +76,7 @@ class QuantileMap:
 
         knots, scores = _knots(rest, mass, n_rest)
         repeats = len(rest) > 0 and n_rest >= 2 * len(rest)
-        decimals = _decimals(rest)
-        grain = None
-        if decimals == 0:
-            grain = _grain(rest)
-        support = rest if repeats else None
-        return cls(spikes, knots, scores, support, decimals, grain)
+        return cls(spikes, knots, scores, rest if repeats else None)
 
     @property
     def n_levels(self) -> int:
@@ -103,13 +90,31 @@ class QuantileMap:
         """bool : whether there are values that are no spikes."""
         return len(self.knots) > 0
 
-    @property
-    def range_of_scores(self) -> tuple[float, float]:
-        """tuple of (float, float) : scores of the smallest and the largest value that is no spike, just inside them."""
-        # the outermost knots lie beyond them; a score that is drawn in single precision shall not be rounded out of it
-        low = np.nextafter(np.float32(self.scores[1]), np.float32(np.inf))
-        high = np.nextafter(np.float32(self.scores[-2]), np.float32(-np.inf))
-        return float(low), float(high)
+    def range_of_scores(self, low: float, high: float) -> tuple[float, float]:
+        """Scores of a range of the column; where it ends no further out than the values do, those of the outermost others.
+
+        Parameters
+        ----------
+        low, high : float
+            Lowest and highest value; may be infinite.
+
+        Returns
+        -------
+        range : tuple of (float, float)
+        """
+        # the outermost knots lie beyond all values
+        least = self.knots[1]
+        greatest = self.knots[-2]
+        if len(self.spikes):
+            least = min(least, self.spikes[0])
+            greatest = max(greatest, self.spikes[-1])
+
+        lowest, highest = self.score(np.array([low, high]))[0]
+        if low >= least:
+            lowest = max(lowest, self.scores[1])
+        if high <= greatest:
+            highest = min(highest, self.scores[-2])
+        return float(lowest), float(highest)
 
     def level(self, column: np.ndarray) -> np.ndarray:
         """Position of each value among the spikes; all other values have the position behind the last spike.
@@ -156,20 +161,13 @@ class QuantileMap:
         return score, np.log(slope)
 
     def value(self, score: np.ndarray) -> np.ndarray:
-        """Values of normal scores, both of shape (n,): the inverse of `score`, rounded to what the column holds."""
+        """Values of normal scores, both of shape (n,): the inverse of `score`, or the nearest one that occurs."""
         interval = _interval(self.scores, score)
         slope = np.diff(self.knots)[interval] / np.diff(self.scores)[interval]
         value = self.knots[interval] + (score - self.scores[interval]) * slope
 
-        # the finest fact about the column decides
         if self.support is not None:
             return _nearest(self.support, value)
-        if self.grain is not None:
-            least, step = self.grain
-            return least + np.round((value - least) / step) * step
-        if self.decimals is not None:
-            # no zero is below zero
-            return np.round(value, self.decimals) + 0.0
         return value
 
 
@@ -228,23 +226,3 @@ def _nearest(support: np.ndarray, values: np.ndarray) -> np.ndarray:
     low = support[place - 1]
     high = support[place]
     return np.where(values - low < high - values, low, high)
-
-
-def _decimals(values: np.ndarray) -> int | None:
-    """The fewest decimals, up to 6, that tell all values exactly; None if more are needed."""
-    sample = values[:: max(1, len(values) // 2000)]
-    tolerance = 1e-9 * np.abs(sample).max(initial=0)
-
-    for decimals in range(MAX_DECIMALS + 1):
-        if np.all(np.abs(np.round(sample, decimals) - sample) <= tolerance):
-            return decimals
-    return None
-
-
-def _grain(values: np.ndarray) -> tuple[float, float] | None:
-    """The least of sorted whole numbers and the greatest common divisor of their distances from it; None if too large."""
-    if len(values) < 2 or np.abs(values).max() >= 2**62:
-        return None
-
-    steps = (values - values[0]).astype(np.int64)
-    return float(values[0]), float(np.gcd.reduce(steps))

@@ -16,6 +16,7 @@ from skvae.table.arrangement import Arrangement
 from skvae.table.cells import find_categories, keep_cells, read_all
 from skvae.table.column import Column
 from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
+from skvae.table.grids import read_bounds
 from skvae.table.kinds import KINDS, Normal, QuantileNormal
 from skvae.table.layout import EncodedRows
 from skvae.table.schema import Schema
@@ -96,6 +97,7 @@ class Table:
         categorical_features: Any = "from_dtype",
         likelihood: str | dict = "auto",
         exposure: str | int | None = None,
+        bounds: str | dict | None = "observed",
         sample_weight: np.ndarray | None = None,
     ) -> tuple[Table, np.ndarray]:
         """Learn a table, and read it.
@@ -109,6 +111,8 @@ class Table:
             The kind of every column that is not categorical, or of the columns named; the rest of a dict is ``"auto"``.
         exposure : str or int, default=None
             The column that the counts are in proportion to, by name or index.
+        bounds : "observed", None or dict of column to (low, high), default="observed"
+            Ranges of numbers and dates that are made.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows. Rows of weight 0 count for the levels of categories only.
 
@@ -143,9 +147,12 @@ class Table:
             # of these kinds, the exposures drawn are positive
             asked[j_exposure] = QuantileNormal.name
 
+        limits = read_bounds(bounds, schema, levels)
         columns = []
         for j, label in enumerate(schema.labels):
-            column = Column.fit(rows[:, j], weight, asked[j], label=label, levels=levels[j], boolean=boolean[j])
+            column = Column.fit(
+                rows[:, j], weight, asked[j], label=label, levels=levels[j], boolean=boolean[j], limits=limits[j]
+            )
             columns.append(column)
 
         learnt = None
@@ -340,14 +347,15 @@ class Table:
         Returns
         -------
         values : ndarray of float64 of shape (n_samples, n_features)
+            Within the ranges of the columns, and with their decimals.
         """
         values = np.empty((len(parts), len(self.columns)))
         for j in range(len(self.columns)):
-            values[:, j] = self.decode_column(j, parts)
+            values[:, j] = self.columns[j].snap(self.decode_column(j, parts))
         return values
 
     def decode_column(self, j: int, parts: np.ndarray) -> np.ndarray:
-        """Column `j` of `decode`, ndarray of float64 of shape (n_samples,)."""
+        """Column `j` of `decode`, ndarray of float64 of shape (n_samples,), as it is before `Column.snap`."""
         own = [parts[:, i] for i in self.places[j]]
         values = self.columns[j].kind.decode(own, len(parts))
 

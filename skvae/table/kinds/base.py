@@ -154,6 +154,10 @@ class Kind(ABC):
             In the units of the table.
         """
 
+    def ranges(self, low: float, high: float) -> list[tuple[float, float]]:
+        """Ranges of the cells of `parts`, for values from `low` to `high`, which may be infinite."""
+        return [(-math.inf, math.inf)] * len(self.parts)
+
     def check_given(self, value: float, label: str) -> None:  # noqa: B027 (most kinds take any number)
         """Raise a ValueError if the column cannot take a value that the caller holds fixed."""
 

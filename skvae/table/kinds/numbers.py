@@ -49,6 +49,11 @@ class Normal(Kind):
         """See `Kind`."""
         return unstandardise(cells[0], self.location, self.scale)
 
+    def ranges(self, low: float, high: float) -> list[tuple[float, float]]:
+        """See `Kind`."""
+        lowest, highest = standardise(np.array([low, high]), self.location, self.scale)
+        return [(float(lowest), float(highest))]
+
 
 @dataclass(frozen=True)
 class Bernoulli(Kind):

@@ -45,7 +45,7 @@ class QuantileNormal(Kind):
         if not self.quantiles.has_rest:
             return (levels,)
 
-        score = Part(Normal.name, range=self.quantiles.range_of_scores)
+        score = Part(Normal.name)
         if not self.quantiles.n_levels:
             return (score,)
         return (levels, score._replace(gated=True))
@@ -80,6 +80,13 @@ class QuantileNormal(Kind):
             values[is_spike] = self.quantiles.spikes[level[is_spike]]
 
         return values
+
+    def ranges(self, low: float, high: float) -> list[tuple[float, float]]:
+        """See `Kind`."""
+        ranges = [(-np.inf, np.inf)] * len(self.parts)
+        if self.quantiles.has_rest:
+            ranges[-1] = self.quantiles.range_of_scores(low, high)
+        return ranges
 
     def check_given(self, value: float, label: str) -> None:
         """See `Kind`."""
