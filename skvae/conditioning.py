@@ -14,10 +14,17 @@ from skvae.model.inputs import INPUT_MAX
 from skvae.model.latent import LatentDensity, Prior
 from skvae.model.network import VAE
 from skvae.table import EncodedRows, Layout, Table
+from skvae.table.given import Conditions
 from skvae.threads import on_one_thread
 
 PROPOSALS = 20
 """Proposals per row of a conditional sample."""
+
+FEWEST_PROPOSALS = 1000
+"""Proposals of a conditional sample, however few rows it has."""
+
+MOST_TIMES = 32
+"""How many times as many proposals are tried where few fall into the ranges and sets that are given."""
 
 SHARE_FROM_DENSITY = 4
 """One of so many draws of z comes from p(z), the others from q(z | x)."""
@@ -101,8 +108,7 @@ def complete(
     Returns
     -------
     parts : tensor of shape (n, n_draws, n_parts)
-    weights : tensor of shape (n, n_draws)
-        Normalised to sum to one by row.
+    log_weights : tensor of shape (n, n_draws)
     """
     z_mean, z_logvar = vae.encode_blurred(x)
     n_near = n_draws - n_draws // SHARE_FROM_DENSITY
@@ -111,7 +117,7 @@ def complete(
 
     source = generator if noise else None
     parts, log_prob = generate_in_order(vae, z, source, x=x, given=given, offset=offset)
-    return parts, torch.softmax(log_prob + log_ratio, dim=1)
+    return parts, log_prob + log_ratio
 
 
 def proposals(
@@ -179,21 +185,22 @@ def resample(weights: Tensor, n_samples: int, generator: torch.Generator) -> Ten
 def sample_given(
     vae: VAE,
     table: Table,
-    row: np.ndarray,
+    conditions: Conditions,
     n_samples: int,
     generator: torch.Generator,
     density: LatentDensity,
     *,
     noise: bool = True,
 ) -> tuple[np.ndarray, float]:
-    """Draw rows around given cells, by importance resampling.
+    """Draw rows that meet conditions, by importance resampling.
+
+    Proposals are drawn around the given cells, and those whose other cells are not allowed are left out.
 
     Parameters
     ----------
     vae : VAE
     table : Table
-    row : ndarray of shape (1, n_features)
-        The given cells; NaN elsewhere.
+    conditions : Conditions
     n_samples : int
     generator : torch.Generator
     density : LatentDensity
@@ -204,25 +211,63 @@ def sample_given(
     -------
     values : ndarray of shape (n_samples, n_features)
         The given cells as they are.
-    share : float
-        Smallest effective number of proposals (Kong, 1992) per row drawn.
+    n_effective : float
+        Smallest effective number of proposals (Kong, 1992) behind `SAMPLES_AT_ONCE` rows, or all if there are fewer.
+
+    Raises
+    ------
+    ValueError
+        If no proposal meets the conditions.
     """
     pieces = []
-    shares = []
+    numbers = []
     for start in range(0, n_samples, SAMPLES_AT_ONCE):
         n = min(SAMPLES_AT_ONCE, n_samples - start)
-
-        # few rows still need proposals to choose from
-        n_proposals = max(PROPOSALS * n, 1000)
-        drawn, weights = _complete_values(vae, table, row, n_proposals, generator, density, noise=noise)
-        shares.append(float(1 / (weights**2).sum()) / n)
-        pieces.append(drawn[0, resample(weights[0], n, generator).numpy()])
+        drawn, weights = _proposed_rows(vae, table, conditions, n, generator, density, noise=noise)
+        numbers.append(float(1 / weights.square().sum()))
+        pieces.append(drawn[resample(weights, n, generator).numpy()])
 
     # to the bit: encoding and decoding may have rounded them
     values = np.concatenate(pieces)
-    is_given = ~np.isnan(row[0])
-    values[:, is_given] = row[0, is_given]
-    return values, min(shares)
+    is_given = ~np.isnan(conditions.row[0])
+    values[:, is_given] = conditions.row[0, is_given]
+    return values, min(numbers)
+
+
+def _proposed_rows(
+    vae: VAE,
+    table: Table,
+    conditions: Conditions,
+    n: int,
+    generator: torch.Generator,
+    density: LatentDensity,
+    *,
+    noise: bool,
+) -> tuple[np.ndarray, Tensor]:
+    """Proposals that meet conditions: values of shape (n_proposals, n_features), and weights, which sum to 1."""
+    # few rows still need proposals to choose from
+    n_proposals = max(PROPOSALS * n, FEWEST_PROPOSALS)
+    rows = IncompleteRows.of(vae, table, conditions.row)
+
+    kept = []
+    log_weights = []
+    n_kept = 0
+    n_tried = 0
+    while n_kept < n_proposals and n_tried < MOST_TIMES * n_proposals:
+        parts, own = complete(vae, rows.x, rows.given, n_proposals, generator, density, noise=noise, offset=rows.offset)
+        # float64, for a large whole number of single precision is not exact
+        drawn = table.decode(parts[0].double().cpu().numpy())
+        met = conditions.hold(drawn)
+        kept.append(drawn[met])
+        log_weights.append(own[0].cpu()[torch.from_numpy(met)])
+        n_kept += int(met.sum())
+        n_tried += n_proposals
+
+    if n_kept == 0:
+        raise ValueError(
+            f"None of {n_tried} rows drawn from the model meets the conditions of given. Give a wider range or more levels."
+        )
+    return np.concatenate(kept), torch.softmax(torch.cat(log_weights).double(), dim=0)
 
 
 def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
@@ -247,21 +292,3 @@ def given_parts(layout: Layout, x: Tensor, observed: Tensor) -> Tensor:
     parts = torch.cat([counts, numbers, levels], dim=1)
     parts[~observed] = torch.nan
     return parts
-
-
-def _complete_values(
-    vae: VAE,
-    table: Table,
-    values: np.ndarray,
-    n_draws: int,
-    generator: torch.Generator,
-    density: LatentDensity,
-    *,
-    noise: bool = True,
-) -> tuple[np.ndarray, Tensor]:
-    """`complete` from values to values: ndarray of shape (n, n_draws, n_features), and weights on the CPU (n, n_draws)."""
-    rows = IncompleteRows.of(vae, table, values)
-    parts, weights = complete(vae, rows.x, rows.given, n_draws, generator, density, noise=noise, offset=rows.offset)
-    # float64, for a large whole number of single precision is not exact
-    drawn = table.decode(parts.flatten(0, 1).double().cpu().numpy())
-    return drawn.reshape(len(values), n_draws, -1), weights.cpu()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.conditioning import sample_given
+from skvae.conditioning import SAMPLES_AT_ONCE, sample_given
 from skvae.engine.training import AdamState
 from skvae.imputation import fill
 from skvae.inference import (
@@ -30,7 +30,7 @@ from skvae.model.network import VAE
 from skvae.model.state import from_state, to_state
 from skvae.parameters import check_density_name
 from skvae.table import EncodedRows, Table
-from skvae.table.given import read_cells
+from skvae.table.given import read_conditions, read_rows, repeated, write_given
 from skvae.threads import on_one_thread
 
 ROWS_AT_ONCE = 2**16
@@ -38,6 +38,9 @@ ROWS_AT_ONCE = 2**16
 
 MIN_SHARE_OF_PROPOSALS = 0.25
 """A warning tells when rows drawn under conditions rest on fewer different proposals per row than this."""
+
+MIN_PROPOSALS = 5
+"""It also tells when they rest on fewer than this, however few rows there are."""
 
 
 class Latents(NamedTuple):
@@ -237,23 +240,43 @@ class FittedModel:
     def sample_given(
         self, given: dict, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool
     ) -> Any:
-        """Rows around given cells, in the container of the table: see `skvae.conditioning.sample_given`.
+        """Rows that meet conditions, in the container of the table: see `skvae.conditioning.sample_given`.
 
         A warning tells when they rest on few different proposals.
         """
-        row = read_cells(self.table, given)
-        self.table.check_given(row)
-        values, share = sample_given(self.network, self.table, row, n_samples, generator, density, noise=noise)
+        conditions = read_conditions(self.table, given)
+        values, n_effective = sample_given(
+            self.network, self.table, conditions, n_samples, generator, density, noise=noise
+        )
 
         # rows alike are no error, but nothing to learn from
-        if share < MIN_SHARE_OF_PROPOSALS:
+        if n_effective < max(MIN_SHARE_OF_PROPOSALS * min(n_samples, SAMPLES_AT_ONCE), MIN_PROPOSALS):
             warnings.warn(
-                f"The {n_samples} rows given {given} rest on only about {share * n_samples:.0f} different proposals, so that "
-                f"many are alike: few rows of the model meet these conditions. Give fewer cells, or train with more rows like "
-                f"these.",
+                f"The {n_samples} rows given {given} rest on only about {n_effective:.0f} different proposals, so that "
+                f"many are alike, or unlike what the model would have: few of its rows meet these conditions. Give fewer "
+                f"cells, or train with more rows like these.",
                 stacklevel=3,
             )
-        return self.table.write(values)
+        return self.table.write(values, exact=conditions.exact)
+
+    @on_one_thread
+    def complete(
+        self,
+        given: Any,
+        n_samples: int,
+        generator: torch.Generator,
+        density: LatentDensity,
+        *,
+        noise: bool,
+        report: Report | None = None,
+    ) -> Any:
+        """For each row of a table of conditions, `n_samples` rows that have its cells, one after the other."""
+        values, positions = read_rows(self.table, given)
+        copies = fill(self.network, self.table, values, n_samples, generator, density, report, noise=noise)
+
+        # (n_samples, n, n_features): the rows of one condition stand beside each other
+        rows = copies.swapaxes(0, 1).reshape(-1, copies.shape[-1])
+        return write_given(self.table, rows, repeated(given, n_samples), positions)
 
     @on_one_thread
     def impute(

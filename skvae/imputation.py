@@ -54,6 +54,8 @@ def fill(
     generator: torch.Generator,
     density: LatentDensity,
     report: Report | None = None,
+    *,
+    noise: bool = True,
 ) -> np.ndarray:
     """Fill missing cells with conditional means and most probable levels, or with draws.
 
@@ -69,6 +71,8 @@ def fill(
     density : LatentDensity
     report : callable, default=None
         ``report(n)`` is told that n more rows are done.
+    noise : bool, default=True
+        Whether the cells of copies are drawn given z; False takes their means or most probable levels.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def fill(
         n_draws = max(n_copies, DRAWS if vae.decoder.independent else DRAWS_IN_ORDER)
         for chunk in _chunks(rows, n_draws):
             incomplete = IncompleteRows.of(vae, table, values[chunk])
-            copies[:, chunk] = _with_draws(vae, table, incomplete, n_copies, n_draws, generator, density)
+            copies[:, chunk] = _with_draws(vae, table, incomplete, n_copies, n_draws, generator, density, noise=noise)
             if report is not None:
                 report(len(chunk))
         return copies
@@ -131,10 +135,12 @@ def _with_draws(
     n_draws: int,
     generator: torch.Generator,
     density: LatentDensity,
+    *,
+    noise: bool,
 ) -> np.ndarray:
     """Completed copies, ndarray of shape (n_copies, n, n_features)."""
-    parts, weights = complete(vae, rows.x, rows.given, n_draws, generator, density, offset=rows.offset)
-    weights = truncated(weights)
+    parts, log_weights = complete(vae, rows.x, rows.given, n_draws, generator, density, noise=noise, offset=rows.offset)
+    weights = truncated(torch.softmax(log_weights, dim=1))
 
     # all cells of a copy come from one draw, so that they go together
     chosen = []

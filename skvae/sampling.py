@@ -9,6 +9,7 @@ import numpy as np
 from skvae.fitted import FittedModel
 from skvae.parameters import check_positive_integer, make_generator
 from skvae.progress import RowReport
+from skvae.table.given import check_conditions
 
 
 class _Generator(Protocol):
@@ -28,7 +29,7 @@ class SamplingMixin:
         self: _Generator,
         n_samples: int = 1,
         *,
-        given: dict | None = None,
+        given: Any = None,
         latent_density: str | None = None,
         noise: bool = True,
         random_state: Any = None,
@@ -38,10 +39,14 @@ class SamplingMixin:
         Parameters
         ----------
         n_samples : int, default=1
-            Number of rows.
-        given : dict of column to value, default=None
-            Cells that every row shall have, by name (or index, for arrays): z and the other cells are then drawn given them,
-            by importance resampling. A warning tells when too few of the proposals fit.
+            Number of rows; with a table of conditions, number of rows for each of them.
+        given : dict, DataFrame or array, default=None
+            Conditions that the rows are to meet. z and the other cells are then drawn given them, by importance resampling.
+            A dict has, by column (name, or index for arrays), a cell; a pair (low, high) for the range of a number or time,
+            None where there is no limit; or a list or set of cells to choose from. All rows meet all of them, and a warning
+            tells when too few of the proposals do. A frame of some columns (or an array of all) has one condition per row,
+            a cell that is missing being none: each of its rows is completed `n_samples` times, in its order. Given cells are
+            in the new rows to the bit.
         latent_density : {"auto", "prior", "aggregated_posterior", "gaussian", "mixture"}, default=None
             What z is drawn from. None and ``"auto"`` take the latent density that was chosen at fit.
         noise : bool, default=True
@@ -53,16 +58,25 @@ class SamplingMixin:
         -------
         X : ndarray, pandas or polars DataFrame of shape (n_samples, n_features)
             New rows in the units and the container of the training table.
+
+        Raises
+        ------
+        ValueError
+            If no row of the model can meet the conditions.
         """
         model = self._model()
         n = check_positive_integer("n_samples", n_samples)
         density = model.density("auto" if latent_density is None else latent_density)
         generator = make_generator(random_state)
-        if not given:
+        if given is None or (isinstance(given, dict) and not given):
             report = RowReport("sample", n, self.verbose)
             return model.sample(n, generator, density, noise=noise, report=report)
+        if isinstance(given, dict):
+            return model.sample_given(given, n, generator, density, noise=noise)
 
-        return model.sample_given(given, n, generator, density, noise=noise)
+        table = check_conditions(given)
+        report = RowReport("sample", len(table), self.verbose)
+        return model.complete(table, n, generator, density, noise=noise, report=report)
 
     def impute(self: _Generator, X: Any, *, n_draws: int | None = None, random_state: Any = None) -> Any:
         """Fill missing cells given the observed cells of their row.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from layouts import LAYOUTS, rows_of
 from networks import shaken
+from scipy import stats
 from tables import ASKED, any_table
 from test_inference import linear_model
 
@@ -13,6 +14,7 @@ from skvae import VAEEstimator, conditioning
 from skvae.conditioning import complete, given_parts, resample, sample_given, truncated
 from skvae.inference import generate
 from skvae.model.latent import Prior
+from skvae.table.given import Conditions
 
 DECODERS = ["factorized", "autoregressive"]
 
@@ -52,7 +54,8 @@ def test_weighted_completions_have_the_mean_of_rows_drawn_and_thrown_away(decode
     x = torch.zeros(1, layout.width)
     x[0, layout.first_level] = 1
     given = torch.tensor([[torch.nan, torch.nan, 1.0]])
-    drawn, weights = complete(module, x, given, 40_000, seeded(), Prior(2))
+    drawn, log_weights = complete(module, x, given, 40_000, seeded(), Prior(2))
+    weights = torch.softmax(log_weights, dim=1)
     mean = float(weights[0] @ drawn[0, :, 0])
     deviation = float((weights[0] @ (drawn[0, :, 0] - mean) ** 2).sqrt())
     assert mean == pytest.approx(float(kept.mean()), abs=0.05 * float(kept.std()))
@@ -139,17 +142,17 @@ def test_a_row_with_a_hole_has_the_density_of_what_it_shows(letters):
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kinds", ["both", "missing", "gated", "exposure", "all"])
 @pytest.mark.parametrize("noise", [True, False])
-def test_completed_rows_hold_the_given_parts_and_weights_sum_to_one(kinds, decoder, noise):
+def test_completed_rows_hold_the_given_parts_and_have_weights(kinds, decoder, noise):
     module = shaken(kinds, decoder=decoder)
     layout = LAYOUTS[kinds]
     x, parts = rows_of(layout, 6)
     offset = None
     if layout.exposure is not None:
         offset = layout.exposure.offsets_of_parts(parts)
-    drawn, weights = complete(module, x, parts, 16, seeded(), Prior(2), noise=noise, offset=offset)
+    drawn, log_weights = complete(module, x, parts, 16, seeded(), Prior(2), noise=noise, offset=offset)
     assert drawn.shape == (6, 16, layout.n_parts)
-    assert weights.shape == (6, 16)
-    torch.testing.assert_close(weights.sum(1), torch.ones(6, dtype=weights.dtype))
+    assert log_weights.shape == (6, 16)
+    assert torch.isfinite(log_weights).all()
     observed = ~torch.isnan(parts)
     for k in range(16):
         assert torch.equal(drawn[:, k][observed], parts[observed])
@@ -215,17 +218,103 @@ def model(request):
     return vae.fit(values)._fitted, values
 
 
-def test_given_cells_are_in_every_row_and_shares_are_at_most_the_proposals(model, monkeypatch):
+def test_given_cells_are_in_every_row_and_there_are_proposals_behind_them(model, monkeypatch):
     fitted, _ = model
     row = np.full((1, 10), np.nan)
     row[0, [0, 1, 3]] = [0.1 + 0.2, 2, 3]
     monkeypatch.setattr(conditioning, "SAMPLES_AT_ONCE", 20)
-    values, share = sample_given(fitted.network, fitted.table, row, 50, seeded(), Prior(2))
+    conditions = Conditions(row, {}, {})
+    values, n_effective = sample_given(fitted.network, fitted.table, conditions, 50, seeded(), Prior(2))
     assert values.shape == (50, 10)
     assert (values[:, [0, 1, 3]] == row[0, [0, 1, 3]]).all()
     assert np.isfinite(values).all()
     # the last ten rows rest on as many proposals as the others
-    assert 0 < share <= 1000 / 10
-    plain, whole = sample_given(fitted.network, fitted.table, np.full((1, 10), np.nan), 10, seeded(), Prior(2))
+    assert 0 < n_effective <= 1000
+    nothing = Conditions(np.full((1, 10), np.nan), {}, {})
+    plain, whole = sample_given(fitted.network, fitted.table, nothing, 10, seeded(), Prior(2))
     assert np.isfinite(plain).all()
-    assert 1 < whole <= 1000 / 10
+    assert 10 < whole <= 1000
+
+
+# ------------------------------------------------------------------------------------------------------- ranges and sets
+
+
+def test_rows_within_ranges_and_sets_are_those_of_many_rows_that_meet_them(letters):
+    rows = letters.sample(4000, given={"x": (-1.0, 2.0), "letter": ["a", "b"]}, random_state=0)
+    assert rows["x"].between(-1, 2).all()
+    assert set(rows["letter"]) == {"a", "b"}
+    many = letters.sample(40_000, random_state=1)
+    many = many[many["x"].between(-1, 2) & many["letter"].isin(["a", "b"])]
+    assert (rows["letter"] == "a").mean() == pytest.approx((many["letter"] == "a").mean(), abs=0.04)
+    assert stats.ks_2samp(rows["x"], many["x"]).statistic < 0.04
+
+
+def test_a_range_beside_a_cell_and_one_without_an_end(letters):
+    rows = letters.sample(500, given={"x": (0.5, None), "letter": "b"}, random_state=0)
+    assert (rows["x"] >= 0.5).all()
+    assert (rows["letter"] == "b").all()
+    assert rows["x"].nunique() > 300
+
+
+def test_conditions_that_no_row_meets_are_refused(letters, monkeypatch):
+    monkeypatch.setattr(conditioning, "MOST_TIMES", 2)
+    least = float(two_columns()["x"].min())
+    with pytest.raises(ValueError, match="None of 2000 rows drawn"):
+        letters.sample(2, given={"x": (least, least + 1e-9), "letter": ["c"]}, random_state=0)
+
+
+# --------------------------------------------------------------------------------------------------- conditions per row
+
+
+def test_a_frame_has_a_condition_per_row(letters):
+    conditions = pd.DataFrame(
+        {"letter": ["a", None, "c"] * 300, "x": [np.nan, 0.25, np.nan] * 300}, index=range(5, 905)
+    )
+    rows = letters.sample(given=conditions, random_state=0)
+    assert list(rows.columns) == ["x", "letter"]
+    assert rows.index.tolist() == list(range(900))
+    assert (rows["letter"][0::3] == "a").all()
+    assert (rows["x"][1::3] == 0.25).all()
+    assert (rows["letter"][2::3] == "c").all()
+    assert not rows.isna().to_numpy().any()
+    own = letters.sample(20_000, random_state=1)
+    assert rows["x"][0::3].mean() == pytest.approx(own["x"][own["letter"] == "a"].mean(), abs=0.2)
+    assert rows["x"][2::3].std() == pytest.approx(own["x"][own["letter"] == "c"].std(), abs=0.2)
+
+
+def test_several_rows_per_condition_stand_beside_each_other(letters):
+    rows = letters.sample(3, given=pd.DataFrame({"letter": ["a", "c"]}), random_state=0)
+    assert rows["letter"].tolist() == ["a"] * 3 + ["c"] * 3
+    assert rows["x"].nunique() == 6
+    again = letters.sample(3, given=pd.DataFrame({"letter": ["a", "c"]}), random_state=0)
+    pd.testing.assert_frame_equal(rows, again)
+    means = letters.sample(given=pd.DataFrame({"letter": ["a", "c"]}), noise=False, random_state=0)
+    assert means["letter"].tolist() == ["a", "c"]
+
+
+def test_conditions_of_an_array(model):
+    _, values = model
+    vae = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=2, random_state=0).fit(values[:, [0, 3]])
+    given = np.array([[0.3, np.nan], [np.nan, values[0, 3]]])
+    rows = vae.sample(2, given=given, random_state=0)
+    assert rows.shape == (4, 2)
+    assert (rows[:2, 0] == 0.3).all()
+    assert (rows[2:, 1] == values[0, 3]).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([1, 2], "dict of conditions"),
+        (pd.Series([1.0]), "dict of conditions"),
+        (pd.DataFrame({"x": []}), "dict of conditions"),
+        (pd.DataFrame({"y": [1.0]}), "'y'"),
+        (pd.DataFrame({"letter": ["z"]}), "'z'"),
+        (pd.DataFrame({"x": [500.0]}), "no row can have"),
+        ("a", "dict of conditions"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_tables_of_conditions_that_cannot_be_are_named(letters, given, words):
+    with pytest.raises(ValueError, match=words):
+        letters.sample(given=given)

@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "threads",
         "training_rows",
     },
-    "sampling": {"fitted", "parameters", "progress"},
+    "sampling": {"fitted", "parameters", "progress", "table"},
     "scoring": {"_sklearn", "fitted", "parameters", "progress"},
     "estimator": {
         "_sklearn",

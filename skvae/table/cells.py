@@ -238,7 +238,7 @@ def _numbers_of_series(column: nw.Series, label: str) -> np.ndarray:
         if dtype.is_temporal():
             missing = column.is_null().to_numpy()
             ticks = np.full(len(column), np.nan)
-            ticks[~missing] = _ticks(column.drop_nulls())
+            ticks[~missing] = ticks_of(column.drop_nulls())
             return ticks
 
         return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
@@ -249,7 +249,7 @@ def _numbers_of_series(column: nw.Series, label: str) -> np.ndarray:
         ) from error
 
 
-def _ticks(column: nw.Series) -> np.ndarray:
+def ticks_of(column: nw.Series) -> np.ndarray:
     """Ticks of times, none missing, ndarray of int of shape (n,)."""
     # arrow has 32-bit days, which it converts to nothing wider
     if column.dtype == nw.Date:
@@ -333,19 +333,28 @@ def _is_missing(column: nw.Series) -> nw.Series:
     return missing
 
 
-def keep_cells(written: Any, like: Any) -> Any:
-    """A frame `written` with the cells of `like` that are not missing, as they are.
+def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None) -> Any:
+    """A frame with the cells of another one that are not missing, as they are.
 
     A column has its dtype at fit, unless that cannot hold one of these cells: it then has the dtype that it came in.
     Categories of another dtype than at fit are as they were read.
+
+    Parameters
+    ----------
+    written : DataFrame of shape (n_samples, n_features)
+    like : DataFrame of shape (n_samples, n_columns)
+    positions : sequence of int of length n_columns, default=None
+        The columns of `written` that those of `like` are. None is one for one; the rows then have the index of `like`, too.
+
+    Returns
+    -------
+    filled : DataFrame of shape (n_samples, n_features)
     """
     old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
     new = nw.from_native(written, eager_only=True)
-
     columns = []
-    for j in range(new.shape[1]):
+    for own, j in zip(old.iter_columns(), positions or range(new.shape[1]), strict=True):
         column = new[:, j]
-        own = old[:, j]
         kept = ~_is_missing(own)
         if own.dtype != column.dtype and _are_alike(own, column):
             own, column = _to_one_dtype(own, column, kept)
@@ -354,6 +363,6 @@ def keep_cells(written: Any, like: Any) -> Any:
         columns.append(column)
 
     filled = new.with_columns(columns).to_native()
-    if hasattr(like, "index"):
+    if hasattr(like, "index") and positions is None:
         filled.index = like.index
     return filled

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae.table.cells import read_cells
+from skvae.table.cells import read_cells, ticks_of
 from skvae.table.schema import Schema
 
 TIMES = {
@@ -46,11 +46,30 @@ def read_one(schema: Schema, j: int, cell: Any, levels: Sequence | None) -> floa
     if levels is not None:
         return float(read_cells(_column_of(cell), levels, label)[0])
 
-    if _is_missing(cell):
+    if is_missing(cell):
         return np.nan
     if schema.library is not None and schema.types[j] in TIMES:
         return _read_time(schema, j, cell, label)
     return _read_number(schema, j, cell, label)
+
+
+def exact_one(schema: Schema, j: int, cell: Any) -> int | None:
+    """An integer or time of column `j` as a whole number; None for other columns of frames, and for arrays.
+
+    Parameters
+    ----------
+    schema : Schema
+    j : int
+    cell : object
+        One that `read_one` reads.
+    """
+    if schema.library is None:
+        return None
+    if schema.types[j] in TIMES:
+        return int(ticks_of(schema.cell(j, cell))[0])
+    if schema.is_integer(j):
+        return int(cell)
+    return None
 
 
 def _column_of(cell: Any) -> np.ndarray:
@@ -60,7 +79,8 @@ def _column_of(cell: Any) -> np.ndarray:
     return column
 
 
-def _is_missing(cell: Any) -> bool:
+def is_missing(cell: Any) -> bool:
+    """Whether a cell is None, NaN, NA or NaT."""
     if cell is None:
         return True
 

@@ -101,6 +101,12 @@ class Schema:
         """Whether a column of a frame has an integer dtype."""
         return self.library is not None and "Int" in self.types[column]
 
+    def can_hold(self, column: int, value: float) -> bool:
+        """Whether a column of a frame holds a number to the bit: integers and booleans are no fractions."""
+        if self.library is not None and self.types[column] == "Boolean":
+            return value in (0, 1)
+        return not self.is_integer(column) or value == np.rint(value)
+
     def cell(self, column: int, value: Any) -> nw.Series:
         """A value as a frame's column of one cell, in the dtype of the column if that is a time."""
         cell = nw.new_series("", [value], backend=self._backend())
@@ -268,11 +274,13 @@ def _cast(column: np.ndarray, type_name: str) -> np.ndarray:
         return column
 
     # no cell at fit: none to give back
-    if not type_name.startswith("Float") and np.isnan(column).all():
+    if column.dtype.kind == "f" and not type_name.startswith("Float") and np.isnan(column).all():
         return np.full(len(column), None, dtype=object)
 
     if type_name == "Boolean":
         return column > 0.5
+    if column.dtype.kind in "iu":
+        return column
     if "Int" in type_name:
         # numpy has no integers of 128 bits
         return _as_integers(column, np.iinfo(type_name.lower().replace("128", "64")))

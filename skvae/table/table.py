@@ -6,7 +6,7 @@ A column of the table becomes one or two *parts* of an encoded row: see `skvae.t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -364,7 +364,7 @@ class Table:
             values = np.maximum(values, self.exposure.smallest)
         return values
 
-    def write(self, values: np.ndarray, like: Any = None) -> Any:
+    def write(self, values: np.ndarray, like: Any = None, exact: Mapping[int, int] | None = None) -> Any:
         """A container like the one fitted.
 
         Parameters
@@ -373,6 +373,8 @@ class Table:
             Without missing cells.
         like : DataFrame of shape (n_samples, n_features), default=None
             Its cells that are not missing are taken as they are.
+        exact : mapping of int to int, default=None
+            By column, an integer or ticks that all its cells are, which floats may round.
 
         Returns
         -------
@@ -381,6 +383,8 @@ class Table:
         cells = []
         for column, own in zip(self.columns, values.T, strict=True):
             cells.append(column.write(own))
+        for j, whole in (exact or {}).items():
+            cells[j] = np.full(len(values), whole)
 
         if self.schema.library is None:
             return self._as_array(cells)
@@ -408,13 +412,6 @@ class Table:
         """
         for column, cells in zip(self.columns, values.T, strict=True):
             column.kind.check_constant(cells, column.label)
-
-    def check_given(self, row: np.ndarray) -> None:
-        """Raise a ValueError if a row, shape (1, n_features), holds a cell that its column cannot take."""
-        for column, value in zip(self.columns, row[0], strict=True):
-            if not np.isnan(value):
-                column.kind.check_given(value, column.label)
-        self.check_exposure(row, to_score=False)
 
     def check_exposure(self, values: np.ndarray, *, to_score: bool) -> None:
         """Raise a ValueError if an exposure is not positive or, in rows `to_score`, is missing beside a count.

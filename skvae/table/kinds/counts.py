@@ -55,6 +55,10 @@ class Count(Kind):
         """See `Kind`."""
         return cells[0]
 
+    def check_given(self, value: float, label: str) -> None:
+        """See `Kind`."""
+        check_counts(np.array([value]), label, self.name)
+
 
 class Poisson(Count):
     """A count whose variance is its mean."""
