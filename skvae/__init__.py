@@ -2,7 +2,6 @@
 
 from skvae.estimator import VAEEstimator
 from skvae.pipelines import sample_pipeline
-
-__version__ = "0.1.0.dev0"
+from skvae.version import __version__ as __version__
 
 __all__ = ["VAEEstimator", "sample_pipeline"]

@@ -73,6 +73,10 @@ class VAEEstimator(
         ``{"age": (0, None)}`` states the range of columns, by name or index, None where there is no limit; the others are
         ``"observed"``. None leaves all numbers as the model has them, neither cut nor rounded: it is that model that
         `score_samples` speaks of.
+    protect : int or None, default=None
+        Levels that fewer rows share than this number are read as missing cells, and not learnt; nor are the extremes of
+        numbers and dates: the `protect` smallest cells of a column are read as the largest of them, the `protect` largest as
+        the smallest. No such level or extreme is in any new row. (This guards rare values, and is no proof of privacy.)
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
         as missing, as `HistGradientBoostingClassifier` does.
@@ -203,6 +207,7 @@ class VAEEstimator(
         categorical_features: Any = "from_dtype",
         exposure: str | int | None = None,
         bounds: str | dict[Any, Any] | None = "observed",
+        protect: int | None = None,
         handle_unknown: str = "error",
         latent_density: str = "auto",
         beta: float = 1.0,
@@ -228,6 +233,7 @@ class VAEEstimator(
         self.categorical_features = categorical_features
         self.exposure = exposure
         self.bounds = bounds
+        self.protect = protect
         self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta

@@ -29,9 +29,11 @@ from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
 from skvae.model.network import VAE
 from skvae.model.state import from_state, to_state
 from skvae.parameters import check_density_name
+from skvae.surroundings import undisturbed
 from skvae.table import EncodedRows, Table
 from skvae.table.given import read_conditions, read_rows, repeated, write_given
 from skvae.threads import on_one_thread
+from skvae.version import __version__
 
 ROWS_AT_ONCE = 2**16
 """Rows of a table that are encoded at a time: memory stays bounded."""
@@ -103,6 +105,7 @@ class FittedModel:
     adam_state: AdamState | None
     densities: dict[str, LatentDensity] = field(default_factory=dict)
 
+    @undisturbed
     def density(self, name: str) -> LatentDensity:
         """The latent density of this name, fitted when it is first asked for; ``"auto"`` is that of the fit.
 
@@ -157,6 +160,7 @@ class FittedModel:
             rows = self.table.encode_values(block)
             yield torch.from_numpy(rows.x).to(self.network.device), rows
 
+    @undisturbed
     @on_one_thread
     def posterior(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """z_mean and z_std of rows, two arrays of shape (n_samples, latent_dim), in the dtype of the values."""
@@ -170,6 +174,7 @@ class FittedModel:
             deviations.append(z_std.cpu().numpy())
         return np.concatenate(means), np.concatenate(deviations)
 
+    @undisturbed
     @on_one_thread
     def sample(
         self,
@@ -186,6 +191,7 @@ class FittedModel:
             return self.decode(z, report=report)
         return self.decode(z, generator, report)
 
+    @undisturbed
     @on_one_thread
     def decode(self, z: Tensor, generator: torch.Generator | None = None, report: Report | None = None) -> Any:
         """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
@@ -213,6 +219,7 @@ class FittedModel:
 
     # ------------------------------------------------------------------------------------------- densities, missing cells
 
+    @undisturbed
     @on_one_thread
     def log_likelihood(
         self, values: np.ndarray, n_draws: int | None, seed: int, report: Report | None = None
@@ -237,6 +244,7 @@ class FittedModel:
             scores.append(score + rows.log_jacobian.astype(score.dtype))
         return np.concatenate(scores)
 
+    @undisturbed
     def sample_given(
         self, given: dict, n_samples: int, generator: torch.Generator, density: LatentDensity, *, noise: bool
     ) -> Any:
@@ -255,10 +263,11 @@ class FittedModel:
                 f"The {n_samples} rows given {given} rest on only about {n_effective:.0f} different proposals, so that "
                 f"many are alike, or unlike what the model would have: few of its rows meet these conditions. Give fewer "
                 f"cells, or train with more rows like these.",
-                stacklevel=3,
+                stacklevel=4,
             )
         return self.table.write(values, exact=conditions.exact)
 
+    @undisturbed
     @on_one_thread
     def complete(
         self,
@@ -278,6 +287,7 @@ class FittedModel:
         rows = copies.swapaxes(0, 1).reshape(-1, copies.shape[-1])
         return write_given(self.table, rows, repeated(given, n_samples), positions)
 
+    @undisturbed
     @on_one_thread
     def impute(
         self, values: np.ndarray, n_draws: int | None, generator: torch.Generator, report: Report | None = None
@@ -292,15 +302,31 @@ class FittedModel:
 
     def __getstate__(self) -> dict[str, Any]:
         """Plain objects and arrays: no tensor, and no class that is not of this package."""
-        state = dict(vars(self))
+        state = {**vars(self), "version": __version__}
         state["network"] = to_state(self.network)
         state["latents"] = tuple(self.latents)
         return state
 
+    @undisturbed
     def __setstate__(self, state: dict[str, Any]) -> None:
-        network = from_state(state["table"].layout, state["network"])
+        state = dict(state)
+        version = state.pop("version", "an earlier version")
+        if version != __version__:
+            warnings.warn(
+                f"A model of skvae {version} is unpickled by {__version__}: its answers may differ. Fit it again.",
+                stacklevel=2,
+            )
+
+        try:
+            network = from_state(state["table"].layout, state["network"])
+            latents = Latents(*state["latents"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"A model of skvae {version} cannot be unpickled by {__version__} ({error!r}). Install skvae {version}, or "
+                f"fit it again."
+            ) from error
         # past the guard of a frozen dataclass
-        vars(self).update(state, network=network, latents=Latents(*state["latents"]))
+        vars(self).update(state, network=network, latents=latents)
 
 
 @on_one_thread

@@ -21,6 +21,7 @@ from skvae.model.likelihoods import mean_row
 from skvae.model.network import VAE, build_vae, kl_divergence
 from skvae.parameters import check_device, check_hidden_layer_sizes, draw_seed, resolve_decoder, resolve_density
 from skvae.progress import Progress, hook_args
+from skvae.surroundings import undisturbed
 from skvae.table import Table, as_table
 from skvae.threads import on_one_thread
 from skvae.training_rows import TrainingRows, encode_rows, hold_out, names_of, read_rows
@@ -37,7 +38,11 @@ MIN_ROWS_TO_HOLD_OUT = 10
 MIN_VARIANCE_OF_ACTIVE_UNIT = 0.01
 """Of z_mean over the rows (Burda, Grosse & Salakhutdinov, 2016, section 5.1.1)."""
 
+FAR_OUT = 5
+"""Deviations from its mean beyond which a cell may be why a fit diverged."""
 
+
+@undisturbed
 @on_one_thread
 @torch.inference_mode(False)
 def fit_model(
@@ -359,6 +364,9 @@ def describe_divergence(table: Table, x: Tensor, error: Exception, learning_rate
 
     # far cells make large gradients
     largest = x[:, layout.first_number : layout.first_flag].abs().amax(0)
+    if largest.max() < FAR_OUT:
+        return f"Training stopped: {error}. No number lies far out. {way_out}."
+
     label = table.columns[table.owners[int(largest.argmax())]].label
     return (
         f"Training stopped: {error}. The column furthest out is {label}, whose largest value lies {float(largest.max()):.3g} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -349,19 +350,24 @@ def _means(
     rows = torch.from_numpy(np.flatnonzero(missing)).to(made.parts.device)
     parts = made.parts[rows].double().cpu()  # (n_missing, n_draws, n_parts)
     cells = torch.from_numpy(table.decode_column(j, parts.flatten(0, 1).numpy())).view(parts.shape[:2])
+    # a power of two: squares of cells in units of it are finite
+    exponent = math.frexp(float(cells.abs().max()))[1]
+    unit = math.ldexp(1.0, min(max(exponent, -1000), 1000))
+    cells = cells / unit
 
     deviations = []
     for part in places:
         if part in made.expectations:
             expected = made.expectations[part][rows].double().cpu()
-            deviations.append(_deviation(table, j, part, parts, expected)[..., None])
+            deviations.append(_deviation(table, j, part, parts, expected, unit)[..., None])
 
     before, is_final = weights.of(places[0], rows)
     is_alone = len(places) == 1 and table.columns[j].kind.is_linear
     is_final = is_final & is_alone
     if is_alone:
         # the coefficient is 1 in the units of the cells
-        deviations = [_slope(table, j, places[0]) * deviation for deviation in deviations]
+        slope = _slope(table, j, places[0], unit)
+        deviations = [slope * deviation for deviation in deviations]
 
     all_weights = weights.all[rows].double().cpu()
     before = before.double().cpu()
@@ -369,19 +375,19 @@ def _means(
 
     variances = (all_weights * (cells - means).square()).sum(1)
     errors = squares[:, 0] / variances.clamp_min(torch.finfo(variances.dtype).tiny)
-    return means[:, 0].numpy(), errors.numpy()
+    return means[:, 0].numpy() * unit, errors.numpy()
 
 
-def _slope(table: Table, j: int, part: int) -> float:
-    """Units of a column per unit of its only part, of which it is a linear function."""
+def _slope(table: Table, j: int, part: int, unit: float) -> float:
+    """What a column grows by, in a unit, with its only part, of which it is a linear function."""
     parts = np.zeros((2, table.layout.n_parts))
     parts[1, part] = 1
-    low, high = table.decode_column(j, parts)
+    low, high = table.decode_column(j, parts) / unit
     return float(high - low)
 
 
-def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor) -> Tensor:
-    """What a drawn part of a number exceeds its expectation by, in any unit: tensor of shape (n, n_draws).
+def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor, unit: float) -> Tensor:
+    """What a drawn part of a number exceeds its expectation by, on any scale: tensor of shape (n, n_draws).
 
     Parameters
     ----------
@@ -391,6 +397,8 @@ def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor)
     parts : tensor of shape (n, n_draws, n_parts)
     expected : tensor of shape (n, n_draws, n_means)
         Mean of the part, or probabilities of its levels.
+    unit : float
+        Of values of the column.
     """
     drawn = parts[..., part]
     if part < table.layout.n_numbers:
@@ -406,7 +414,7 @@ def _deviation(table: Table, j: int, part: int, parts: Tensor, expected: Tensor)
     # levels of a number are values
     levels = np.zeros((expected.shape[-1], table.layout.n_parts))
     levels[:, part] = np.arange(len(levels))
-    worth = torch.from_numpy(table.decode_column(j, levels))
+    worth = torch.from_numpy(table.decode_column(j, levels) / unit)
     return worth[drawn.long()] - expected @ worth
 
 

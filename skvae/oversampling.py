@@ -6,29 +6,29 @@ column.
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from imblearn.base import BaseSampler
 from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_sampling_strategy, check_target_type
-from sklearn.base import clone
 from sklearn.utils import Tags, assert_all_finite, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
 from skvae._sklearn import Interval, StrOptions
 from skvae.estimator import VAEEstimator
+from skvae.joint import fit_joint
 from skvae.neighbours import RowsBetween
 from skvae.table import as_table
+from skvae.table.one_cell import is_missing
 from skvae.table.rows import (
     Rows,
     Table,
-    join,
     split,
     stack,
     take,
@@ -144,9 +144,10 @@ class VAEOverSampler(BaseOverSampler):
             Their classes, in the container and the dtype of y.
         """
         self._validate_params()
+        _check_target(target_as_array(y))
         check_classification_targets(y)
         table, labels, _ = self._check_X_y(X, y)
-        self.sampling_strategy_ = check_sampling_strategy(self.sampling_strategy, labels, self._sampling_type)
+        self.sampling_strategy_ = _check_strategy(self.sampling_strategy, labels, self._sampling_type)
 
         values, first = self._fit_resample(table, labels)
         new_rows = _write(self.vae_, values, table, first)
@@ -182,7 +183,8 @@ class VAEOverSampler(BaseOverSampler):
         return np.concatenate(values), np.concatenate(first)
 
     def _check_X_y(self, X: Rows, y: Rows) -> tuple[Table, np.ndarray, bool]:
-        labels, one_vs_all = check_target_type(target_as_array(y), indicate_one_vs_all=True)
+        labels = target_as_array(y)
+        labels, one_vs_all = check_target_type(labels, indicate_one_vs_all=True)
         return _check_table(self, X, labels), np.asarray(labels), one_vs_all
 
     def __sklearn_tags__(self) -> Tags:
@@ -347,57 +349,12 @@ class VAEAugmenter(BaseSampler):
 
     def _check_X_y(self, X: Rows, y: Rows) -> tuple[Table, np.ndarray]:
         target = column_or_1d(target_as_array(y))
+        _check_target(target)
         assert_all_finite(target, input_name="y")
         return _check_table(self, X, target), target
 
     def __sklearn_tags__(self) -> Tags:
         return _table_tags(super().__sklearn_tags__())
-
-
-# ------------------------------------------------------------------------------------------------------- the joint model
-
-
-def fit_joint(
-    prototype: VAEEstimator, table: Table, target: np.ndarray, *, is_class: bool, rng: np.random.RandomState
-) -> tuple[VAEEstimator, Table]:
-    """Fit a clone of a prototype to a table joined with its target.
-
-    Parameters
-    ----------
-    prototype : VAEEstimator
-        It is left as it is.
-    table : array (as `as_table` returns it), pandas or polars DataFrame of shape (n_samples, n_features)
-    target : ndarray of shape (n_samples,)
-        Codes of classes, or numbers.
-    is_class : bool
-        Whether the target is modelled as a category.
-    rng : RandomState
-        Source of the clone's seed.
-
-    Returns
-    -------
-    vae : VAEEstimator
-    joint : array or DataFrame of shape (n_samples, n_features + 1)
-    """
-    joint, column = join(table, target)
-
-    vae = clone(prototype).set_params(random_state=int(rng.randint(np.iinfo(np.int32).max)))
-    if is_class:
-        vae.set_params(categorical_features=_with_column(vae.categorical_features, column))
-
-    return vae.fit(joint), joint
-
-
-def _with_column(categorical_features: npt.ArrayLike | None, column: Hashable) -> np.ndarray | list[Any]:
-    """`categorical_features` of a table to which a categorical last column was added."""
-    if categorical_features is None or isinstance(categorical_features, str):
-        return [column]
-
-    chosen = np.atleast_1d(np.asarray(categorical_features))
-    # a mask is longer by one flag, names or indices by one name or index
-    if chosen.dtype == bool:
-        return np.append(chosen, True)
-    return [*chosen.tolist(), column]
 
 
 def default_vae() -> VAEEstimator:
@@ -406,6 +363,27 @@ def default_vae() -> VAEEstimator:
 
 
 # ----------------------------------------------------------------------------------------------------- checks of the input
+
+
+def _check_strategy(strategy: Any, labels: np.ndarray, sampling_type: str) -> dict[Any, int]:
+    """Number of rows to add to each class."""
+    try:
+        wanted = check_sampling_strategy(strategy, labels, sampling_type)
+        return {label: operator.index(n) for label, n in wanted.items()}
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"sampling_strategy={strategy!r} tells no whole number of rows by class ({error}). Give a dict of class to number "
+            f"of rows, or a callable that returns one."
+        ) from error
+
+
+def _check_target(y: np.ndarray) -> None:
+    """Raise a ValueError if a class or number is missing."""
+    missing = [i for i, cell in enumerate(np.ravel(y)) if is_missing(cell)]
+    if missing:
+        raise ValueError(
+            f"y is missing in {len(missing)} rows, the first of which is row {missing[0]}. Leave them out."
+        )
 
 
 def _check_table(sampler: BaseSampler, X: Rows, y: np.ndarray) -> Table:
@@ -457,6 +435,7 @@ def _write(vae: VAEEstimator, values: np.ndarray, table: Table, first: np.ndarra
     observed = ~np.isnan(values[:, :-1])
 
     # a number stands in for each missing cell while the cells become those of the table's dtypes
-    joint = vae._model().table.write(np.where(np.isnan(values), 0.0, values))
+    fitted = vae._model().table
+    joint = fitted.write(fitted.snap(np.where(np.isnan(values), 0.0, values)))
     rows, _ = split(joint)
     return where(observed, rows, take(table, first))

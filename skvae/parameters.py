@@ -26,6 +26,9 @@ PARTS_IN_ORDER = 256
 LEVELS_IN_ORDER = 4096
 """Largest number of the network's inputs, levels one-hot, for which it does so."""
 
+LARGEST = 1e30
+"""Numbers that training works with in single precision are no larger."""
+
 CONSTRAINTS: dict = {
     "latent_dim": [Interval(Integral, 1, None, closed="left")],
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -34,12 +37,13 @@ CONSTRAINTS: dict = {
     "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
     "exposure": [str, Integral, None],
     "bounds": [StrOptions({"observed"}), dict, None],
+    "protect": [Interval(Integral, 2, None, closed="left"), None],
     "handle_unknown": [StrOptions({"error", "ignore"})],
     "latent_density": [StrOptions({"auto", *LATENT_DENSITIES})],
-    "beta": [Interval(Real, 0, None, closed="left")],
-    "alpha": [Interval(Real, 0, None, closed="left")],
+    "beta": [Interval(Real, 0, LARGEST, closed="both")],
+    "alpha": [Interval(Real, 0, LARGEST, closed="both")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "learning_rate_init": [Interval(Real, 0, LARGEST, closed="right")],
     "max_iter": [Interval(Integral, 1, None, closed="left"), None],
     "tol": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],

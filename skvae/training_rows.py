@@ -98,6 +98,7 @@ def read_rows(
             likelihood=estimator.likelihood,
             exposure=estimator.exposure,
             bounds=estimator.bounds,
+            protect=estimator.protect,
             sample_weight=weight,
         )
 

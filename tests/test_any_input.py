@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skvae import VAEEstimator
+from skvae.exceptions import DivergenceError
 
 RNG = np.random.default_rng(13)
 X = np.round(10 * RNG.normal(size=(60, 4)) @ RNG.normal(size=(4, 4)))
@@ -393,6 +394,7 @@ BAD_PARAMETERS = [
     ("categorical_features", ["all", 3]),
     ("handle_unknown", ["skip", None]),
     ("bounds", ["seen", 3, (0, 1)]),
+    ("protect", [0, 1, 2.5, "all"]),
     ("device", ["abacus", None, 3, "cuda:99", "meta"]),
     ("verbose", ["loud", -1, None]),
     ("random_state", ["seed", -1, 1.5]),
@@ -549,3 +551,78 @@ def test_tensors_are_arrays():
 def test_what_is_no_table_of_cells_is_refused_with_the_way_out(table, message):
     with pytest.raises(ValueError, match=message):
         quick().fit(table)
+
+
+# ------------------------------------------------------------------------------------------------- the ends of the numbers
+
+
+ENDS = {
+    "single": (np.float32, [-3e38, 3e38]),
+    "double": (np.float64, [-1e308, 1e308]),
+    "largest": (np.float64, [-1.79e308, 1.79e308]),
+    "subnormal": (np.float64, [5e-324, 1e-320]),
+    "both": (np.float64, [1e308, 1e-308]),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bounds", ["observed", None])
+@pytest.mark.parametrize("name", ENDS)
+def test_numbers_at_the_ends_of_their_dtype(name, bounds):
+    dtype, ends = ENDS[name]
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.choice(ends, 60) * rng.uniform(0.5, 1, 60), rng.normal(size=60)]).astype(dtype)
+    vae = quick(bounds=bounds, likelihood="normal").fit(rows)
+    holes = rows.copy()
+    holes[::3, 0] = np.nan
+    for made in (
+        vae.sample(300, random_state=0),
+        vae.impute(holes),
+        vae.reconstruct(rows),
+        *vae.impute(holes, n_draws=2),
+    ):
+        assert made.dtype == dtype
+        assert np.isfinite(made).all()
+    assert np.isfinite(vae.score_samples(rows)).all()
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
+def test_dates_that_stand_for_none_leave_dates(library):
+    ends = [datetime.datetime(2020, 1, 1), datetime.datetime(9999, 12, 31), datetime.datetime(1, 1, 1)] * 20
+    cells = {"when": ends, "day": [end.date() for end in ends], "x": np.random.default_rng(0).normal(size=60).tolist()}
+    if library is pd.DataFrame:
+        frame = pd.DataFrame(cells).astype({"when": "datetime64[us]"})
+    else:
+        frame = pl.DataFrame(
+            {**cells, "clock": [datetime.time(0, 0, 1), datetime.time(23, 59, 59), datetime.time(9)] * 20}
+        )
+    for bounds in ("observed", None):
+        made = quick(bounds=bounds).fit(frame).sample(500, random_state=0)
+        for name in made.columns:
+            assert all(cell is not None and cell == cell for cell in made[name].to_list())
+
+
+def test_a_loss_that_grows_by_its_own_weights_is_not_blamed_on_a_column():
+    with pytest.raises(DivergenceError, match="No number lies far out"):
+        quick(learning_rate_init=1e30).fit(X)
+
+
+# --------------------------------------------------------------------------------------- frames that are like the one fitted
+
+
+def test_categories_of_other_levels_are_filled_and_kept():
+    frame = pd.DataFrame({"a": pd.Categorical(list("abc") * 20), "x": np.random.default_rng(0).normal(size=60)})
+    vae = quick(handle_unknown="ignore").fit(frame)
+    fewer = vae.impute(pd.DataFrame({"a": pd.Categorical(["a", None]), "x": [np.nan, 1.0]}))
+    assert fewer["a"].iloc[0] == "a"
+    assert fewer["a"].iloc[1] in set("abc")
+    assert fewer["a"].dtype == frame["a"].dtype
+    unknown = vae.impute(pd.DataFrame({"a": pd.Categorical(["q", None]), "x": [np.nan, 1.0]}))
+    assert unknown["a"].iloc[0] == "q"
+    assert unknown["a"].iloc[1] in set("abc")
+
+
+def test_frames_of_two_libraries_are_not_mixed():
+    vae = quick().fit(pd.DataFrame({"a": list("abc") * 20, "x": np.random.default_rng(0).normal(size=60)}))
+    with pytest.raises(ValueError, match=r"frame of polars.*fitted on one of pandas.*Convert"):
+        vae.impute(pl.DataFrame({"a": ["a", None], "x": [None, 1.0]}))

@@ -228,6 +228,7 @@ OTHER_VALUES = {
     "encoder": torch.nn.Linear,
     "decoder": "autoregressive",
     "bounds": None,
+    "protect": 5,
     "device": "nowhere",
     "verbose": 3,
     "random_state": 7,

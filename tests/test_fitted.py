@@ -227,3 +227,29 @@ def test_rows_encoded_in_parts_have_the_numbers_of_all_at_once(monkeypatch):
     monkeypatch.setattr("skvae.fitted.ROWS_AT_ONCE", 64)
     np.testing.assert_allclose(vae.transform(X), whole[0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(vae.score_samples(X), whole[1], rtol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------------------- other releases
+
+
+def test_a_model_of_another_release_is_read_with_a_warning(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    vae = VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=1, random_state=0).fit(X)
+    monkeypatch.setattr("skvae.fitted.__version__", "0.0.1")
+    text = pickle.dumps(vae)
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match=r"model of skvae 0\.0\.1 is unpickled by"):
+        again = pickle.loads(text)
+    np.testing.assert_array_equal(again.transform(X), vae.transform(X))
+
+
+def test_a_model_that_cannot_be_read_any_more_names_its_release():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    fitted = VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=1, random_state=0).fit(X)._fitted
+    state = fitted.__getstate__()
+    del state["network"], state["version"]
+    with (
+        pytest.warns(UserWarning, match="earlier version"),
+        pytest.raises(ValueError, match="earlier version cannot be unpickled"),
+    ):
+        object.__new__(type(fitted)).__setstate__(state)

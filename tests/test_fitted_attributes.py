@@ -273,7 +273,7 @@ def test_whole_numbers_beyond_single_precision_are_filled_exactly():
 
 
 def test_a_warning_of_few_proposals_points_to_the_call():
-    vae = quick(max_iter=40).fit(X)
+    vae = quick(max_iter=40, bounds=None).fit(X)
     with pytest.warns(UserWarning, match=r"The 50 rows given .* rest on only about \d+ different proposals") as caught:
         vae.sample(50, given={"height": 100.0, "weight": -5000.0}, random_state=0)
     assert caught[0].filename == __file__

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "interpolation": set(),
     "neighbours": set(),
     "threads": set(),
+    "surroundings": set(),
     "randomness": {"threads"},
     "table": {"_sklearn"},
     "model": {"randomness", "threads"},
@@ -42,7 +43,19 @@ MAY_IMPORT = {
     "imputation": {"conditioning", "inference", "model", "quasirandom", "table", "threads"},
     "parameters": {"_sklearn", "model", "table"},
     "progress": {"engine"},
-    "fitted": {"conditioning", "engine", "imputation", "inference", "model", "parameters", "table", "threads"},
+    "version": set(),
+    "fitted": {
+        "version",
+        "surroundings",
+        "conditioning",
+        "engine",
+        "imputation",
+        "inference",
+        "model",
+        "parameters",
+        "table",
+        "threads",
+    },
     "training_rows": {"_sklearn", "fitted", "model", "table"},
     "fitting": {
         "engine",
@@ -51,6 +64,7 @@ MAY_IMPORT = {
         "model",
         "parameters",
         "progress",
+        "surroundings",
         "table",
         "threads",
         "training_rows",
@@ -70,8 +84,9 @@ MAY_IMPORT = {
     },
     "metrics": {"table"},
     "pipelines": {"_sklearn", "estimator", "table"},
-    "oversampling": {"_sklearn", "estimator", "neighbours", "table"},
-    "__init__": {"estimator", "exceptions", "pipelines"},
+    "joint": {"estimator", "table"},
+    "oversampling": {"_sklearn", "estimator", "joint", "neighbours", "table"},
+    "__init__": {"estimator", "exceptions", "pipelines", "version"},
 }
 TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + [
     "randomness",
@@ -402,7 +417,7 @@ def test_version_is_written_once():
     assert "version" not in project
     assert "version" in project["dynamic"]
     places = [path for path in [*FILES.values(), folder / "docs/conf.py"] if skvae.__version__ in path.read_text()]
-    assert places == [FILES["__init__"]]
+    assert places == [FILES["version"]]
 
 
 # ------------------------------------------------------------------------------------------------------ kinds of column

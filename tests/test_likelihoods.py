@@ -631,3 +631,16 @@ def test_table_without_a_modelled_column_has_no_density():
     nothing = torch.zeros(3, 0)
     assert likelihood.log_prob(torch.ones(3, 1), nothing).sum(-1).tolist() == [0, 0, 0]
     assert likelihood.draw(nothing, torch.Generator()).shape == (3, 0)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "negative_binomial", "zero_inflated_negative_binomial"])
+def test_counts_of_a_million_have_the_same_mass_in_single_precision(kind):
+    block = BLOCKS[kind](3)
+    cells = torch.tensor([[1e6, 999_123.0, 1_000_877.0]], dtype=torch.float64)
+    outputs = torch.full((1, block.n_outputs), 13.8125, dtype=torch.float64)
+    with torch.no_grad():
+        if kind != "poisson":
+            block.log_r.fill_(11.0)
+        single = block.log_prob(cells.float(), outputs.float()).double()
+        double = block.double().log_prob(cells, outputs)
+    torch.testing.assert_close(single, double, rtol=1e-6, atol=1e-5)

@@ -372,7 +372,7 @@ def test_bad_tables_are_refused(imbalanced, sampler):
 def test_targets_that_are_no_numbers_are_refused(imbalanced):
     with pytest.raises(ValueError, match="target='class'"):
         quick(VAEAugmenter, target="number").fit_resample(imbalanced[0], np.where(imbalanced[1] == 1, "rare", "common"))
-    with pytest.raises(ValueError, match="contains NaN"):
+    with pytest.raises(ValueError, match="y is missing"):
         quick(VAEAugmenter).fit_resample(imbalanced[0], np.where(imbalanced[1] == 1, np.nan, 0.5))
 
 
@@ -449,3 +449,58 @@ def test_a_class_of_one_row_is_copied_with_a_warning():
     y = np.array([0] * 59 + [1])
     with pytest.warns(UserWarning, match=r"Class 1 has a single row.* its 58 new rows are copies of it"):
         VAEOverSampler(vae=VAEEstimator(2, max_iter=3), random_state=0).fit_resample(X, y)
+
+
+# ------------------------------------------------------------------------------------------------------------ what is asked
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"categorical_features": [-1]},
+        {"categorical_features": [False, False, True]},
+        {"exposure": -1, "likelihood": {"poisson": [-2]}},
+        {"bounds": {-1: (0, 9)}},
+    ],
+    ids=str,
+)
+def test_positions_from_the_end_are_those_of_columns_of_X(params):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=60), rng.integers(0, 9, 60), rng.integers(1, 4, 60)]).astype(float)
+    y = rng.integers(0, 2, 60)
+    vae = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=2, **params)
+    augmenter = VAEAugmenter(vae=vae, random_state=0)
+    augmenter.fit_resample(X, y)
+    alone = clone(vae).fit(X)
+    assert {j: augmenter.vae_.likelihood_[j] for j in range(3)} == alone.likelihood_
+    grids = [column.grid for column in augmenter.vae_._fitted.table.columns[:3]]
+    assert grids == [column.grid for column in alone._fitted.table.columns]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [{0: 50, 1: "a"}, lambda y: 3, lambda y: {1: 20.5}, {1: 20.5}],
+    ids=["text", "no dict", "returns half a row", "half a row"],
+)
+def test_strategies_that_tell_no_numbers_of_rows_are_named(strategy):
+    y = np.array([0] * 45 + [1] * 15)
+    with pytest.raises(ValueError, match="no whole number of rows by class"):
+        VAEOverSampler(sampling_strategy=strategy).fit_resample(np.random.default_rng(0).normal(size=(60, 2)), y)
+
+
+@pytest.mark.parametrize("sampler", [VAEOverSampler, VAEAugmenter])
+@pytest.mark.parametrize(
+    "y", [np.array(["a", None] * 30, dtype=object), np.array([0, np.nan] * 30)], ids=["text", "number"]
+)
+def test_a_missing_class_is_an_error(sampler, y):
+    with pytest.raises(ValueError, match="y is missing in 30 rows, the first of which is row 1"):
+        sampler().fit_resample(np.random.default_rng(0).normal(size=(60, 2)), y)
+
+
+def test_rows_between_rows_could_be_real():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"age": rng.integers(18, 80, 80).astype(float), "height": rng.normal(1.7, 0.1, 80).round(2)})
+    y = np.array([0] * 60 + [1] * 20)
+    new, _ = VAEOverSampler(random_state=0).fit_resample(X, y)
+    np.testing.assert_array_equal(new["age"], new["age"].round())
+    np.testing.assert_array_equal(new["height"], new["height"].round(2))

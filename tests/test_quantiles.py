@@ -20,6 +20,19 @@ def fitted_map(column):
     return QuantileMap.fit(column, np.ones(len(column)))
 
 
+def test_a_value_never_seen_has_less_mass_the_further_out_it_lies():
+    column = np.random.default_rng(0).integers(0, 7, 400).astype(float)
+    quantiles = fitted_map(column)
+    chance = quantiles.log_chance(np.array([6.0, 6.5, 8.0, 1e9, -1e300]))
+    assert chance[0] == 0
+    assert chance[1] == pytest.approx(-np.log(401) - 0.5 * (0.5 / column.std()) ** 2)
+    assert chance[2] == pytest.approx(-np.log(401) - 0.5 * (2 / column.std()) ** 2)
+    assert np.isfinite(chance).all()
+    assert chance[3] < -1e9
+    table = table_of(column[:, None], likelihood="quantile_normal")
+    np.testing.assert_array_equal(table.encode_values(np.array([[6.5], [6.0]])).log_jacobian, [chance[1], 0])
+
+
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("n", [50, 2000])
 def test_score_and_value_undo_each_other(curve, n):

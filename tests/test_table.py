@@ -21,7 +21,6 @@ from tables import (
 )
 
 from skvae.table import Table
-from skvae.table import table as module
 from skvae.table.quantiles import QuantileMap
 
 # ----------------------------------------------------------------------------------------------------------------- parts
@@ -155,7 +154,7 @@ def test_each_column_is_encoded_once_and_in_blocks(monkeypatch):
     # two columns have a score, and one of them levels beside it
     assert calls == {"level": 1, "score": 2, "encode": 1}
     calls.clear()
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 400)
+    monkeypatch.setattr("skvae.table.encoding.ROWS_AT_ONCE", 400)
     in_blocks = table.encode_values(values)
     assert calls == {"level": 4, "score": 8, "encode": 4}
     for one, other in zip(in_blocks, whole, strict=True):

@@ -324,6 +324,20 @@ def _to_one_dtype(own: nw.Series, written: nw.Series, kept: nw.Series) -> tuple[
     return own, written.cast(own.dtype)
 
 
+def _merged(own: nw.Series, written: nw.Series, kept: nw.Series) -> nw.Series:
+    """The cells of the first column that are kept, and those of the second, of the same type, elsewhere."""
+    if not (own.implementation.is_pandas() and own.dtype == nw.Categorical):
+        return own.zip_with(kept, written)
+
+    # to pandas, categories of other levels are of another dtype
+    one, other = own.to_native(), written.to_native()
+    levels = other.cat.categories.union(one[kept.to_native()].unique().dropna(), sort=False)
+    if len(levels) == len(other.cat.categories):
+        levels = other.cat.categories
+    dtype = type(other.dtype)(levels, ordered=other.cat.ordered)
+    return nw.from_native(other.astype(dtype).where(~kept.to_native(), one.astype(dtype)), series_only=True)
+
+
 def _is_missing(column: nw.Series) -> nw.Series:
     """Which cells are null or, in libraries that tell it from null, NaN."""
     missing = column.is_null()
@@ -352,6 +366,12 @@ def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None) 
     """
     old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
     new = nw.from_native(written, eager_only=True)
+    if old.implementation != new.implementation:
+        raise ValueError(
+            f"The rows are a frame of {old.implementation.value}, but the model was fitted on one of "
+            f"{new.implementation.value}, whose cells cannot stand among its own. Convert them."
+        )
+
     columns = []
     for own, j in zip(old.iter_columns(), positions or range(new.shape[1]), strict=True):
         column = new[:, j]
@@ -359,7 +379,7 @@ def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None) 
         if own.dtype != column.dtype and _are_alike(own, column):
             own, column = _to_one_dtype(own, column, kept)
         if own.dtype == column.dtype:
-            column = own.zip_with(kept, column)
+            column = _merged(own, column, kept)
         columns.append(column)
 
     filled = new.with_columns(columns).to_native()

@@ -63,7 +63,9 @@ def as_table(X: Any) -> Any:
         array = check_array(array.astype(object), dtype=None, ensure_all_finite=False)
         if holds_text(array.ravel()):
             return array
-    return check_array(array, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="X")
+    # it sums the cells, which may overflow
+    with np.errstate(all="ignore"):
+        return check_array(array, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="X")
 
 
 def _refuse_others(X: Any) -> None:

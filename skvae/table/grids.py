@@ -19,6 +19,9 @@ MAX_DECIMALS = 12
 LARGEST_CHANCE = 1e-6
 """Largest probability that numbers of any decimals pass for numbers of few, by the rounding errors that are allowed."""
 
+LARGEST_EXACT = 2.0**53
+"""Whole numbers up to this one are exact in double precision."""
+
 OBSERVED = "observed"
 
 Limits: TypeAlias = tuple[float, float] | str | None
@@ -231,10 +234,16 @@ def _decimals(values: np.ndarray, eps: float) -> int | None:
     # most columns that need many show it by some of their values
     few = slice(None, None, max(1, len(values) // 1000))
 
+    if np.all(np.rint(values) == values):
+        return 0
+    # no number of this size has decimals
+    if np.abs(values).max() > LARGEST_EXACT:
+        return None
+
     for decimals in range(MAX_DECIMALS + 1):
         # of the distance between two such numbers, the share that the tolerance covers
         share = np.clip(2 * tolerance[values != 0] * 10.0**decimals, np.finfo(float).tiny, 1)
-        if decimals > 0 and np.log(share).sum() > np.log(LARGEST_CHANCE):
+        if np.log(share).sum() > np.log(LARGEST_CHANCE):
             return None
         for some in (few, slice(None)):
             own = values[some]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from skvae.table.kinds.scales import mean_and_deviation
+
 MAX_LEVELS = 64
 """Largest number of distinct values of a column that is modelled level by level."""
 
@@ -17,6 +19,9 @@ SPIKE_SHARE = 0.005
 """In other columns, a value that at least this share of the rows repeat is a level of its own (a *spike*)."""
 
 MIN_ROWS_PER_SPIKE = 10
+
+FARTHEST = 1e6
+"""Deviations that count of how far a value lies from all levels."""
 
 TAIL_KNOTS = 6
 """Intervals at the end of a map that tell how it goes on beyond."""
@@ -33,6 +38,8 @@ class QuantileMap:
     knots, scores : ndarray of shape (n_knots,)
         The map of all other values is piecewise linear and increasing between these points, and linear beyond them. The
         outermost ones lie beyond all values. Empty if there are no other values.
+    deviation, log_new : float
+        Standard deviation of all values, and the logarithm of the chance that the next one was never seen: 1 in n + 1.
     support : ndarray of shape (n_values,) or None
         If the other values repeat, the values that occur: the way back leads to the nearest.
     """
@@ -41,6 +48,8 @@ class QuantileMap:
     knots: np.ndarray
     scores: np.ndarray
     support: np.ndarray | None
+    deviation: float
+    log_new: float
 
     @classmethod
     def fit(cls, column: np.ndarray, weight: np.ndarray) -> QuantileMap:
@@ -76,7 +85,8 @@ class QuantileMap:
 
         knots, scores = _knots(rest, mass, n_rest)
         repeats = len(rest) > 0 and n_rest >= 2 * len(rest)
-        return cls(spikes, knots, scores, rest if repeats else None)
+        _, deviation = mean_and_deviation(column.astype(np.float64), weight)
+        return cls(spikes, knots, scores, rest if repeats else None, deviation, -float(np.log1p(len(column))))
 
     @property
     def n_levels(self) -> int:
@@ -138,6 +148,17 @@ class QuantileMap:
         below = np.clip(place - 1, 0, None)
         nearer = np.abs(column - self.spikes[below]) < np.abs(column - self.spikes[place])
         return np.where(nearer, below, place).astype(float)
+
+    def log_chance(self, column: np.ndarray) -> np.ndarray:
+        """Logarithm of what the mass of its level is multiplied by for each value, shape (n,), if there are levels only.
+
+        A value never seen has the mass of the nearest level, times the chance of a new value, 1 / (n + 1) for n training rows
+        (as many as the rule of succession leaves it), times exp(-d^2 / 2), d deviations of the column away from the level.
+        """
+        nearest = self.spikes[self.level(column).astype(int)]
+        distance = np.abs(column / self.deviation - nearest / self.deviation).clip(max=FARTHEST)
+
+        return np.where(nearest == column, 0.0, self.log_new - 0.5 * distance**2)
 
     def holds(self, value: float) -> bool:
         """Whether the column can take a value: any number, or a level only, if there is nothing but levels."""

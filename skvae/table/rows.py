@@ -285,6 +285,11 @@ def _holes_of_series(column: nw.Series[Any]) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------- tables with targets
 
 
+def n_columns(table: Table) -> int:
+    """Number of columns of an array or frame."""
+    return int(np.shape(table)[1]) if isinstance(table, np.ndarray) else int(nw.from_native(table).shape[1])
+
+
 def join(table: Table, target: np.ndarray) -> tuple[Table, Hashable]:
     """Add the target to a table as its last column.
 

@@ -10,12 +10,15 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from skvae.table.clocks import Clock
+from skvae.table.clocks import DAY, Clock
 from skvae.table.containers import as_frame
 from skvae.table.plain import from_plain, to_plain
 
 TEMPORAL = ("Date", "Datetime", "Duration", "Time")
 """Types of narwhals whose cells are ticks of a clock."""
+
+DATES = (-719_162, 2_932_896)
+"""Days from 1970-01-01 to the first and the last day that Python knows: 0001-01-01 and 9999-12-31."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,12 @@ class Schema:
         if self.library == "pandas":
             return self._write_pandas(columns)
 
+        clocks = self.clocks
         schema = {}
         cells = {}
         for j, name in enumerate(self.names):
             schema[name] = self._narwhals_dtype(j)
-            cells[name] = _cast(columns[j], self.types[j])
+            cells[name] = _cast(columns[j], self.types[j], clocks[j])
 
         if self.library == "polars":
             return _write_polars(cells, schema)
@@ -175,9 +179,10 @@ class Schema:
 
     def _write_pandas(self, columns: Sequence[np.ndarray]) -> Any:
         pandas = importlib.import_module("pandas")
+        clocks = self.clocks
         series = {}
         for j, column in enumerate(columns):
-            cast = _cast(column, self.types[j])
+            cast = _cast(column, self.types[j], clocks[j])
             series[j] = _pandas_series(pandas, cast, _pandas_dtype(self.dtypes[j]))
 
         frame = pandas.DataFrame(series, index=range(len(columns[0])))
@@ -268,8 +273,8 @@ def _pandas_dtype(description: dict) -> Any:
 # ------------------------------------------------------------------------------------------------------ cells of a dtype
 
 
-def _cast(column: np.ndarray, type_name: str) -> np.ndarray:
-    """Cells of shape (n_samples,) as a type of narwhals wants them: booleans by the nearer value, integers in range."""
+def _cast(column: np.ndarray, type_name: str, clock: Clock | None) -> np.ndarray:
+    """Cells of shape (n_samples,) as a type of narwhals wants them: booleans by the nearer value, the others in range."""
     if column.dtype == object:
         return column
 
@@ -279,16 +284,34 @@ def _cast(column: np.ndarray, type_name: str) -> np.ndarray:
 
     if type_name == "Boolean":
         return column > 0.5
+    # whole numbers that floats might round come as they are
     if column.dtype.kind in "iu":
         return column
     if "Int" in type_name:
         # numpy has no integers of 128 bits
         return _as_integers(column, np.iinfo(type_name.lower().replace("128", "64")))
-    if type_name == "Date":
-        return np.rint(column).astype(np.int32)
     if type_name in TEMPORAL:
-        return np.rint(column).astype(np.int64)
+        return _as_ticks(column, clock)
+    if type_name == "Float32":
+        largest = float(np.finfo(np.float32).max)
+        return np.clip(column, -largest, largest)
     return column
+
+
+def _as_ticks(column: np.ndarray, clock: Clock | None) -> np.ndarray:
+    low, high = -np.inf, np.inf
+    if clock is not None and clock.counts == "times of day":
+        low, high = 0, DAY - 1
+    elif clock is not None and clock.counts == "moments":
+        per_day = DAY // clock.tick
+        low, high = DATES[0] * per_day, DATES[1] * per_day
+
+    ticks = _as_integers(np.clip(column, low, high), np.iinfo(np.int64))
+    # the smallest number stands for a missing cell
+    ticks = np.maximum(ticks, -np.iinfo(np.int64).max)
+    if clock is not None and clock.tick == DAY:
+        return ticks.astype(np.int32)
+    return ticks
 
 
 def _as_integers(column: np.ndarray, info: np.iinfo) -> np.ndarray:

@@ -6,7 +6,7 @@ A column of the table becomes one or two *parts* of an encoded row: see `skvae.t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +15,14 @@ import numpy as np
 from skvae.table.arrangement import Arrangement
 from skvae.table.cells import find_categories, keep_cells, read_all
 from skvae.table.column import Column
+from skvae.table.encoding import encode_columns
 from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
 from skvae.table.grids import read_bounds
-from skvae.table.kinds import KINDS, Normal, QuantileNormal
+from skvae.table.kinds import Normal, QuantileNormal
 from skvae.table.layout import EncodedRows
+from skvae.table.protection import protected
 from skvae.table.schema import Schema
 from skvae.table.selection import kinds_asked
-
-ROWS_AT_ONCE = 4096
-"""Rows that are encoded at a time: what is made on the way stays in the processor's cache."""
 
 
 class Table:
@@ -40,6 +39,8 @@ class Table:
     standardised : list of (Normal or None), default=None
         Of each column, how an auxiliary decoder reads it, None where it reads it as others do. If the list itself is None,
         there is no such decoder.
+    protects : bool, default=False
+        Whether rare levels were left out: such levels are read as missing cells.
 
     Attributes
     ----------
@@ -48,6 +49,8 @@ class Table:
     columns : list of Column
     exposure : Exposure or None
         What the counts are in proportion to.
+    arrangement : Arrangement
+        The parts of all columns.
     layout : Layout
         Positions of the cells in an encoded row.
     owners : list of int of length n_parts
@@ -62,21 +65,24 @@ class Table:
         columns: list[Column],
         exposure: tuple[int, float, float] | None = None,
         standardised: Sequence[Normal | None] | None = None,
+        *,
+        protects: bool = False,
     ) -> None:
         self.schema = schema
         self.columns = columns
+        self.protects = protects
 
         # the exposure is drawn before the counts, wherever it stands in the table
         first = None if exposure is None else exposure[0]
-        self._arrangement = Arrangement.of(columns, first)
-        self.owners = self._arrangement.owners
+        self.arrangement = Arrangement.of(columns, first)
+        self.owners = self.arrangement.owners
 
         self.exposure = None
         if exposure is not None:
             j, smallest, log_mean = exposure
             own = tuple(self.places[j])
             self.exposure = Exposure(j, columns[j].kind, own, smallest, log_mean)
-        self.layout = self._arrangement.layout(columns, self.exposure)
+        self.layout = self.arrangement.layout(columns, self.exposure)
 
         self.standardised = standardised
         self.auxiliary: Table | None = None
@@ -84,7 +90,7 @@ class Table:
             read = []
             for column, normal in zip(columns, standardised, strict=True):
                 read.append(column if normal is None else replace(column, kind=normal))
-            self.auxiliary = Table(schema, read, exposure)
+            self.auxiliary = Table(schema, read, exposure, protects=protects)
             self.layout = replace(self.layout, auxiliary=self.auxiliary.layout)
 
     # ------------------------------------------------------------------------------------------------------------ fitting
@@ -98,6 +104,7 @@ class Table:
         likelihood: str | dict = "auto",
         exposure: str | int | None = None,
         bounds: str | dict | None = "observed",
+        protect: int | None = None,
         sample_weight: np.ndarray | None = None,
     ) -> tuple[Table, np.ndarray]:
         """Learn a table, and read it.
@@ -113,6 +120,8 @@ class Table:
             The column that the counts are in proportion to, by name or index.
         bounds : "observed", None or dict of column to (low, high), default="observed"
             Ranges of numbers and dates that are made.
+        protect : int, default=None
+            Levels and extremes that fewer rows share are not learnt: see `skvae.table.protection`.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows. Rows of weight 0 count for the levels of categories only.
 
@@ -131,11 +140,14 @@ class Table:
         levels, boolean = find_categories(X, schema, categorical_features)
         values = read_all(X, levels, schema.labels)
 
-        rows = values
         weight = np.ones(len(values))
         if sample_weight is not None:
-            rows = values[sample_weight > 0]
-            weight = sample_weight[sample_weight > 0]
+            weight = sample_weight
+        if protect is not None:
+            values, levels = protected(values, levels, weight > 0, protect)
+
+        rows = values[weight > 0]
+        weight = weight[weight > 0]
         if np.isnan(rows).all():
             raise ValueError(
                 f"All {rows.size} cells of X are missing (NaN); expected at least one value to learn from."
@@ -159,7 +171,7 @@ class Table:
         if j_exposure is not None:
             label = columns[j_exposure].label
             learnt = (j_exposure, *learn_exposure(rows[:, j_exposure].astype(np.float64), weight, label))
-        return cls(schema, columns, learnt), values
+        return cls(schema, columns, learnt, protects=protect is not None), values
 
     def with_auxiliary(self, values: np.ndarray, sample_weight: np.ndarray | None = None) -> Table:
         """This table, which an auxiliary decoder reads, too.
@@ -186,7 +198,7 @@ class Table:
                 normal = Normal.fit(cells[present].astype(np.float64), sample_weight[present])
             standardised.append(normal)
 
-        return Table(self.schema, self.columns, self._learnt_exposure(), standardised)
+        return Table(self.schema, self.columns, self._learnt_exposure(), standardised, protects=self.protects)
 
     def _learnt_exposure(self) -> tuple[int, float, float] | None:
         """What this table was made with."""
@@ -200,7 +212,7 @@ class Table:
     @property
     def places(self) -> list[list[int]]:
         """list of (list of int) of length n_columns : positions of the parts of each column, in the order of drawing."""
-        return self._arrangement.places
+        return self.arrangement.places
 
     @property
     def linear_parts(self) -> set[int]:
@@ -230,7 +242,9 @@ class Table:
         ValueError
             If a cell cannot be read, or holds an unknown level under ``"error"``.
         """
-        values = read_all(X, self._levels(), self.schema.labels, handle_unknown, self.schema.clocks)
+        # a level that was left out has no name any more
+        unknown_levels = "ignore" if self.protects else handle_unknown
+        values = read_all(X, self._levels(), self.schema.labels, unknown_levels, self.schema.clocks)
         if handle_unknown == "error":
             return values
 
@@ -267,17 +281,7 @@ class Table:
         ValueError
             If a cell is not of the kind of its column.
         """
-        n = len(values)
-
-        # a missing cell stays 0 everywhere, and its level -1
-        x = np.zeros((n, self.layout.width), dtype=dtype or values.dtype)
-        x[:, self.layout.first_level : self.layout.stop] = -1
-        observed = np.zeros((n, self.layout.n_parts), dtype=bool)
-        log_jacobian = np.zeros(n)
-
-        for rows in _blocks(n):
-            for j in range(len(self.columns)):
-                self._encode_column(j, values[rows, j], x[rows], observed[rows], log_jacobian[rows])
+        x, observed, log_jacobian = encode_columns(self.columns, self.arrangement, self.layout, values, dtype)
 
         offset = None
         if self.exposure is not None:
@@ -289,50 +293,6 @@ class Table:
         auxiliary = self.auxiliary.encode_values(values, x.dtype)
         x[:, self.layout.stop :] = auxiliary.x
         return EncodedRows(x, observed, log_jacobian, offset, auxiliary.log_jacobian)
-
-    def _encode_column(
-        self, j: int, values: np.ndarray, x: np.ndarray, observed: np.ndarray, log_jacobian: np.ndarray
-    ) -> None:
-        """Fill the cells of column `j`, shape (n,), in rows without one: see `EncodedRows`."""
-        column = self.columns[j]
-        rows = np.flatnonzero(~np.isnan(values))
-
-        # kinds never see a missing cell
-        encoded = column.kind.encode(values[rows].astype(np.float64), column.label)
-
-        for i, part in zip(self.places[j], encoded, strict=True):
-            # rows in which the part is there, and what it holds in them
-            own = rows
-            cells = part.cells
-            inputs = part.inputs
-            jacobian = part.log_jacobian
-            if part.observed is not None:
-                own = rows[part.observed]
-                cells = cells[part.observed]
-                inputs = inputs[part.observed]
-                jacobian = np.broadcast_to(jacobian, len(rows))[part.observed]
-
-            observed[own, i] = True
-            log_jacobian[own] += jacobian
-            self._write_cells(i, own, cells, inputs, x)
-
-    def _write_cells(self, i: int, rows: np.ndarray, cells: np.ndarray, inputs: np.ndarray, x: np.ndarray) -> None:
-        """Fill the cells of part `i`, shape (len(rows),), in rows without one."""
-        layout = self.layout
-        section = KINDS[self._arrangement.parts[i].kind].section
-
-        if section == "levels":
-            x[rows, layout.first_level + i - layout.n_numbers] = cells
-            return
-
-        # the likelihood reads a count as it is, the network its logarithm
-        if section == "counts":
-            x[rows, i] = cells
-        # in single precision, the largest number there is stands for all beyond it
-        largest = np.finfo(x.dtype).max
-        x[rows, layout.first_number + i] = np.clip(inputs, -largest, largest)
-        if i in layout.flagged:
-            x[rows, layout.first_flag + layout.flagged.index(i)] = 1
 
     # ------------------------------------------------------------------------------------------------ decoded -> container
 
@@ -349,10 +309,12 @@ class Table:
         values : ndarray of float64 of shape (n_samples, n_features)
             Within the ranges of the columns, and with their decimals.
         """
-        values = np.empty((len(parts), len(self.columns)))
-        for j in range(len(self.columns)):
-            values[:, j] = self.columns[j].snap(self.decode_column(j, parts))
-        return values
+        values = [self.decode_column(j, parts) for j in range(len(self.columns))]
+        return self.snap(np.stack(values, axis=1))
+
+    def snap(self, values: np.ndarray) -> np.ndarray:
+        """What the columns can hold that is nearest to values of shape (n_samples, n_features)."""
+        return np.stack([column.snap(own) for column, own in zip(self.columns, values.T, strict=True)], axis=1)
 
     def decode_column(self, j: int, parts: np.ndarray) -> np.ndarray:
         """Column `j` of `decode`, ndarray of float64 of shape (n_samples,), as it is before `Column.snap`."""
@@ -399,7 +361,8 @@ class Table:
         for column in self.columns:
             if column.levels is not None:
                 return np.stack([own.astype(object) for own in cells], axis=1)
-        return np.stack(cells, axis=1).astype(self.schema.array_dtype)
+        largest = float(np.finfo(self.schema.array_dtype).max)
+        return np.clip(np.stack(cells, axis=1), -largest, largest).astype(self.schema.array_dtype)
 
     # ------------------------------------------------------------------------------------------------------------- checks
 
@@ -464,6 +427,7 @@ class Table:
             "columns": columns,
             "exposure": self._learnt_exposure(),
             "standardised": standardised,
+            "protects": self.protects,
         }
         return facts, arrays
 
@@ -488,10 +452,4 @@ class Table:
         standardised = facts["standardised"]
         if standardised is not None:
             standardised = [None if normal is None else Normal.from_state(normal) for normal in standardised]
-        return cls(schema, columns, exposure, standardised)
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    """Slices of at most `ROWS_AT_ONCE` rows that make up `n` rows."""
-    for start in range(0, n, ROWS_AT_ONCE):
-        yield slice(start, start + ROWS_AT_ONCE)
+        return cls(schema, columns, exposure, standardised, protects=facts["protects"])

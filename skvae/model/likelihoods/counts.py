@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -29,6 +31,14 @@ class Count(Block):
         return slice(0, self.n_columns)
 
 
+def in_double(log_prob: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """A log mass in double precision, given back in that of the tensors: of a count of a million, terms of 1e7 nats cancel."""
+    # some devices have no double precision
+    if tensors[0].device.type == "mps":
+        return log_prob(*tensors)
+    return log_prob(*(tensor.double() for tensor in tensors)).to(tensors[0].dtype)
+
+
 def poisson_log_prob(x: torch.Tensor, log_rate: torch.Tensor) -> torch.Tensor:
     """Log mass of Poisson(exp(log_rate)) at the count `x`, elementwise, in nats; shapes are broadcast."""
     return x * log_rate - torch.exp(log_rate) - torch.lgamma(x + 1)
@@ -46,7 +56,7 @@ class Poisson(Count):
 
     def log_prob(self, cells: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Log mass of each cell, shape (..., n_columns), in nats."""
-        return poisson_log_prob(cells, held(outputs))
+        return in_double(poisson_log_prob, cells, held(outputs))
 
     def backward_(
         self,
@@ -174,7 +184,7 @@ class NegativeBinomial(Dispersed):
 
     def log_prob(self, cells: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Log mass of each cell, shape (..., n_columns), in nats."""
-        return negative_binomial_log_prob(cells, held(outputs), self.log_r)
+        return in_double(negative_binomial_log_prob, cells, held(outputs), self.log_r)
 
     def backward_(
         self,
@@ -255,7 +265,7 @@ class ZeroInflatedNegativeBinomial(Dispersed):
         """Log mass of each cell, shape (..., n_columns), in nats."""
         log_mean, logit = self._parameters_of(outputs)
 
-        return zero_inflated_log_prob(cells, negative_binomial_log_prob(cells, log_mean, self.log_r), logit)
+        return zero_inflated_log_prob(cells, in_double(negative_binomial_log_prob, cells, log_mean, self.log_r), logit)
 
     def backward_(
         self,

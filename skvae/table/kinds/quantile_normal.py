@@ -58,7 +58,10 @@ class QuantileNormal(Kind):
         # the last level says that a value is none of the spikes
         if self.quantiles.n_levels:
             level = self.quantiles.level(values)
-            encoded.append(EncodedPart(level, level))
+            log_chance: np.ndarray | float = 0.0
+            if not self.quantiles.has_rest:
+                log_chance = self.quantiles.log_chance(values)
+            encoded.append(EncodedPart(level, level, log_jacobian=log_chance))
             observed = level == len(self.quantiles.spikes)
 
         if self.quantiles.has_rest:
