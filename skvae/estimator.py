@@ -77,6 +77,12 @@ class VAEEstimator(
         Levels that fewer rows share than this number are read as missing cells, and not learnt; nor are the extremes of
         numbers and dates: the `protect` smallest cells of a column are read as the largest of them, the `protect` largest as
         the smallest. No such level or extreme is in any new row. (This guards rare values, and is no proof of privacy.)
+    ignore : "auto", None, array-like of columns, or dict of column to {"drop", "sequence", "carry"}, default="auto"
+        Columns that are not modelled, by name or index, and what becomes of them. ``"drop"``: they are in no output (as those
+        of a list are). ``"sequence"``: new rows have new keys, after the pattern of the old. ``"carry"``: new rows have
+        missing cells. Under the last two, `impute` and `reconstruct` leave the rows' own cells. ``"auto"`` finds texts most of
+        which are distinct, and integers of a frame that are all distinct where chance would have repeated many, and names
+        them in a warning: keys are ``"sequence"``, other texts ``"carry"``. None models all columns.
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
         as missing, as `HistGradientBoostingClassifier` does.
@@ -153,7 +159,8 @@ class VAEEstimator(
     active_units_ : int
         Number of latent units whose z_mean varies over the rows with a variance above 0.01 [3]_.
     likelihood_ : dict of str or int to str
-        Kind of each column, by name (or index, for arrays): those of `likelihood`, ``"categorical"``, or ``"constant"``.
+        Kind of each column, by name (or index, for arrays): those of `likelihood`, ``"categorical"``, ``"constant"`` or, if it
+        is not modelled, ``"ignored"``.
     decoder_ : {"factorized", "autoregressive"}
         The decoder that was fitted. One of your own is ``"factorized"``.
     latent_density_name_ : {"prior", "aggregated_posterior", "gaussian", "mixture"}
@@ -208,6 +215,7 @@ class VAEEstimator(
         exposure: str | int | None = None,
         bounds: str | dict[Any, Any] | None = "observed",
         protect: int | None = None,
+        ignore: Any = "auto",
         handle_unknown: str = "error",
         latent_density: str = "auto",
         beta: float = 1.0,
@@ -234,6 +242,7 @@ class VAEEstimator(
         self.exposure = exposure
         self.bounds = bounds
         self.protect = protect
+        self.ignore = ignore
         self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta
@@ -417,7 +426,7 @@ class VAEEstimator(
             ``inverse_transform(transform(X))``, in the container of the training table.
         """
         z_mean, _ = self.posterior(X)
-        return self._model().decode(torch.from_numpy(z_mean))
+        return self._model().decode(torch.from_numpy(z_mean), beside=X)
 
     def _latent_mean(self, row: Any, name: str) -> np.ndarray:
         """z_mean of one row, shape (latent_dim,); errors call it `name`."""

@@ -131,7 +131,7 @@ class FittedModel:
 
         kinds = {}
         for name, column in zip(self.table.schema.names, self.table.columns, strict=True):
-            kinds[name] = column.kind.name
+            kinds[name] = column.kind_name
 
         return {
             "n_iter_": len(self.loss_curve),
@@ -193,10 +193,12 @@ class FittedModel:
 
     @undisturbed
     @on_one_thread
-    def decode(self, z: Tensor, generator: torch.Generator | None = None, report: Report | None = None) -> Any:
+    def decode(
+        self, z: Tensor, generator: torch.Generator | None = None, report: Report | None = None, beside: Any = None
+    ) -> Any:
         """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
 
-        They are drawn from p(x | z) if there is a generator.
+        They are drawn from p(x | z) if there is a generator. Columns that are not modelled are those of `beside`, if given.
         """
         z = z.to(self.network.device)
         network = self._network_like(z)
@@ -204,10 +206,10 @@ class FittedModel:
         # what z alone tells of each cell
         if generator is None and network.auxiliary is not None and self.table.auxiliary is not None:
             parts = restore(network.auxiliary, z, report)
-            return self.table.write(self.table.auxiliary.decode(parts.double().cpu().numpy()))
+            return self.table.write(self.table.auxiliary.decode(parts.double().cpu().numpy()), beside=beside)
 
         parts = generate(network, z, generator, report)
-        return self.table.write(self.table.decode(parts.double().cpu().numpy()))
+        return self.table.write(self.table.decode(parts.double().cpu().numpy()), beside=beside)
 
     def _network_like(self, x: Tensor) -> VAE:
         """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""

@@ -64,6 +64,16 @@ def _from_the_start(vae: VAEEstimator, n: int) -> dict[str, Any]:
     if isinstance(vae.bounds, dict):
         params["bounds"] = {position(column): pair for column, pair in vae.bounds.items()}
 
+    if isinstance(vae.ignore, dict):
+        params["ignore"] = {position(column): policy for column, policy in vae.ignore.items()}
+    elif vae.ignore is not None and not isinstance(vae.ignore, str):
+        names = np.atleast_1d(np.asarray(vae.ignore, dtype=object)).tolist()
+        params["ignore"] = dict.fromkeys(map(position, names), "drop")
+    # the new rows stand below those of X, and have its columns
+    for column, policy in params.get("ignore", {}).items():
+        if policy == "drop":
+            params["ignore"][column] = "carry"
+
     chosen = vae.categorical_features
     if chosen is not None and not isinstance(chosen, str):
         flags = np.atleast_1d(np.asarray(chosen, dtype=object)).tolist()

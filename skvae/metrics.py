@@ -13,6 +13,9 @@ from sklearn.metrics import r2_score
 from skvae.table import as_table
 from skvae.table.containers import as_frame
 
+NOT_MODELLED = "ignored"
+"""What `likelihood_` says of columns that are not modelled."""
+
 
 def reconstruction_score(estimator: Any, X: Any, y: Any = None) -> float:
     """How much of rows comes back from their latent points: the mean over the columns of X.
@@ -20,7 +23,7 @@ def reconstruction_score(estimator: Any, X: Any, y: Any = None) -> float:
     A column of numbers or dates counts by R2, ``1 - sum (x - x_hat)^2 / sum (x - mean)^2``; one of text, categories or
     booleans by the same idea for levels, ``1 - errors / errors of the most frequent level`` (Goodman & Kruskal's lambda,
     1954). Either is 1 where every cell comes back, and 0 where the mean, or the most frequent level, would do as well. Cells
-    that are missing in X do not count, nor do columns that are constant in it.
+    that are missing in X do not count, nor do columns that are constant in it, or that a VAE does not model.
 
     It is a scorer: ``GridSearchCV(VAEEstimator(), {"latent_dim": [2, 4, 8]}, scoring=reconstruction_score)``.
 
@@ -59,6 +62,14 @@ def reconstruction_score(estimator: Any, X: Any, y: Any = None) -> float:
     """
     original = _columns(X)
     decoded = _columns(estimator.inverse_transform(estimator.transform(X)))
+
+    # keys of rows do not come back
+    kinds = list(getattr(estimator, "likelihood_", {}).values())
+    modelled = [j for j, kind in enumerate(kinds) if kind != NOT_MODELLED]
+    if len(modelled) < len(kinds) == len(original):
+        if len(decoded) == len(original):
+            decoded = [decoded[j] for j in modelled]
+        original = [original[j] for j in modelled]
     if len(original) != len(decoded):
         raise ValueError(
             f"X has {len(original)} columns, but the estimator decodes rows of {len(decoded)}. Pass rows like those it was "

@@ -433,6 +433,8 @@ def _rows_between(vae: VAEEstimator, joint: Table) -> RowsBetween:
 def _write(vae: VAEEstimator, values: np.ndarray, table: Table, first: np.ndarray) -> Table:
     """New rows of X from the values of joint rows, each with the missing cells of the row of `table` it stems from."""
     observed = ~np.isnan(values[:, :-1])
+    # keys of new rows are their own
+    observed[:, vae._model().table.aside] = True
 
     # a number stands in for each missing cell while the cells become those of the table's dtypes
     fitted = vae._model().table

@@ -99,6 +99,7 @@ def read_rows(
             exposure=estimator.exposure,
             bounds=estimator.bounds,
             protect=estimator.protect,
+            ignore=estimator.ignore,
             sample_weight=weight,
         )
 

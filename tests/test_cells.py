@@ -163,14 +163,6 @@ def test_cells_without_an_order_are_an_error_that_says_what_to_do(cell):
         Table.fit(frame)
 
 
-@pytest.mark.parametrize("library", [pd, pl], ids=lambda module: module.__name__)
-def test_identifiers_are_refused_by_name(library):
-    frame = library.DataFrame({"x": NUMBERS, "customer": [f"no. {i}" for i in range(N)]})
-    with pytest.raises(ValueError, match=r"'customer' holds 40 distinct texts in 40 rows.*identifier"):
-        quick().fit(frame)
-    table_of(frame[:15])  # too few rows to tell
-
-
 def test_numbers_may_all_differ():
     X = np.column_stack([NUMBERS, np.arange(N)])
     assert table_of(X, categorical_features=[1]).layout.n_levels == (N,)

@@ -229,6 +229,7 @@ OTHER_VALUES = {
     "decoder": "autoregressive",
     "bounds": None,
     "protect": 5,
+    "ignore": None,
     "device": "nowhere",
     "verbose": 3,
     "random_state": 7,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -14,11 +14,10 @@ from skvae.table.containers import as_frame, holds_text
 from skvae.table.schema import Schema
 from skvae.table.selection import categorical_mask, listed
 
-MIN_ROWS_IDENTIFIER = 20
-"""A column of fewer rows may well hold as many texts as rows."""
 
-
-def find_categories(X: Any, schema: Schema, categorical_features: Any) -> tuple[list[list | None], list[bool]]:
+def find_categories(
+    X: Any, schema: Schema, categorical_features: Any, aside: Collection[int] = ()
+) -> tuple[list[list | None], list[bool]]:
     """Which columns are categories, and which are of a boolean dtype.
 
     Parameters
@@ -26,6 +25,8 @@ def find_categories(X: Any, schema: Schema, categorical_features: Any) -> tuple[
     X : ndarray or DataFrame of shape (n_samples, n_features)
     schema : Schema
     categorical_features : "from_dtype", None, or array-like of {bool, int, str}
+    aside : collection of int, default=()
+        Columns that are not modelled, and have no levels.
 
     Returns
     -------
@@ -47,7 +48,8 @@ def find_categories(X: Any, schema: Schema, categorical_features: Any) -> tuple[
     mask = categorical_mask(categorical_features, schema.names, by_dtype)
     levels: list[list | None] = [None] * len(columns)
     for j in np.flatnonzero(mask):
-        levels[j] = find_levels(columns[j], schema.labels[j])
+        if j not in aside:
+            levels[j] = find_levels(columns[j], schema.labels[j])
     return levels, boolean
 
 
@@ -57,6 +59,7 @@ def read_all(
     labels: Sequence[str],
     handle_unknown: str = "error",
     clocks: Sequence[Clock | None] | None = None,
+    aside: Collection[int] = (),
 ) -> np.ndarray:
     """Values of all columns of a container.
 
@@ -68,6 +71,8 @@ def read_all(
     handle_unknown : {"error", "ignore"}, default="error"
     clocks : sequence of (Clock or None) of length n_features, default=None
         What the ticks of each column counted at fit; None takes them as they are.
+    aside : collection of int, default=()
+        Columns that are not modelled: their values are NaN.
 
     Returns
     -------
@@ -76,10 +81,16 @@ def read_all(
     """
     # an array of numbers is what is wanted: nothing to copy
     if isinstance(X, np.ndarray) and X.dtype != object and list(levels) == [None] * len(levels):
+        if aside:
+            X = X.copy()
+            X[:, list(aside)] = np.nan
         return X
 
     values = []
     for j, (column, own, label) in enumerate(zip(_columns(X), levels, labels, strict=True)):
+        if j in aside:
+            values.append(np.full(len(column), np.nan))
+            continue
         cells = read_cells(column, own, label, handle_unknown)
         if clocks is not None and own is None and isinstance(column, nw.Series):
             cells = convert(cells, Clock.of(column.dtype), clocks[j], label, column.dtype)
@@ -109,15 +120,13 @@ def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
     Raises
     ------
     ValueError
-        If a column of texts has too many levels for a category, or cells have no order.
+        If cells have no order.
     """
     # a frame tells which texts differ without making objects of all of them
     if isinstance(column, nw.Series) and column.dtype in (nw.Categorical, nw.Enum, nw.String):
         cells = _objects(column.unique())
-        n_observed = len(column) - column.null_count()
     else:
         cells = _objects(column)
-        n_observed = len(cells) - cells.count(None)
 
     try:
         seen = set(cells) - {None}
@@ -127,8 +136,6 @@ def find_levels(column: nw.Series | np.ndarray, label: str) -> list:
         raise ValueError(
             f"Column {label} holds cells that cannot be levels of a category ({error}). Convert them to numbers or text."
         ) from error
-    _refuse_identifiers(seen, n_observed, label)
-
     # a level that only the dtype names counts as not seen
     if isinstance(column, nw.Series) and column.dtype in (nw.Categorical, nw.Enum):
         named = column.cat.get_categories().to_list()
@@ -290,19 +297,6 @@ def _objects(column: nw.Series | np.ndarray) -> list:
     return cells
 
 
-def _refuse_identifiers(seen: set, n_cells: int, label: str) -> None:
-    """Raise a ValueError if most cells of a column of texts are distinct."""
-    if n_cells < MIN_ROWS_IDENTIFIER or len(seen) <= n_cells / 2:
-        return
-
-    # numbers may all differ
-    if str in set(map(type, seen)):
-        raise ValueError(
-            f"Column {label} holds {len(seen)} distinct texts in {n_cells} rows: it looks like an identifier or free "
-            f"text, whose levels tell a model of rows nothing. Drop the column, or merge its levels into fewer."
-        )
-
-
 def _are_alike(one: nw.Series, other: nw.Series) -> bool:
     """Whether the cells of both columns are numbers, or those of both are times."""
     if one.dtype.is_numeric() and other.dtype.is_numeric():
@@ -347,7 +341,14 @@ def _is_missing(column: nw.Series) -> nw.Series:
     return missing
 
 
-def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None) -> Any:
+def take_columns(written: Any, like: Any, positions: Collection[int]) -> Any:
+    """A frame with some of its columns, by position, as they are in another frame of as many columns."""
+    new = nw.from_native(written, eager_only=True)
+    old = nw.maybe_reset_index(nw.from_native(like, eager_only=True))
+    return new.with_columns([old[:, j] for j in positions]).to_native()
+
+
+def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None, aside: Collection[int] = ()) -> Any:
     """A frame with the cells of another one that are not missing, as they are.
 
     A column has its dtype at fit, unless that cannot hold one of these cells: it then has the dtype that it came in.
@@ -359,6 +360,8 @@ def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None) 
     like : DataFrame of shape (n_samples, n_columns)
     positions : sequence of int of length n_columns, default=None
         The columns of `written` that those of `like` are. None is one for one; the rows then have the index of `like`, too.
+    aside : collection of int, default=()
+        The columns of `written` that are not modelled: their missing cells stay missing.
 
     Returns
     -------
@@ -374,6 +377,9 @@ def keep_cells(written: Any, like: Any, positions: Sequence[int] | None = None) 
 
     columns = []
     for own, j in zip(old.iter_columns(), positions or range(new.shape[1]), strict=True):
+        if j in aside:
+            columns.append(own)
+            continue
         column = new[:, j]
         kept = ~_is_missing(own)
         if own.dtype != column.dtype and _are_alike(own, column):

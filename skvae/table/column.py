@@ -8,9 +8,10 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from skvae.table.aside import Aside
 from skvae.table.cells import read_cells
 from skvae.table.grids import Grid, Limits, check_within
-from skvae.table.kinds import KINDS, Kind, Part, choose_kind
+from skvae.table.kinds import KINDS, Constant, Kind, Part, choose_kind
 from skvae.table.plain import from_plain, to_plain
 
 
@@ -30,6 +31,8 @@ class Column:
         Whether a cell was missing at fit.
     grid : Grid or None
         The numbers that it can hold; None for categories, and where any number can be.
+    aside : Aside or None
+        What becomes of it if it is not modelled; its values are then NaN.
     """
 
     label: str
@@ -37,6 +40,7 @@ class Column:
     kind: Kind
     has_missing: bool
     grid: Grid | None
+    aside: Aside | None = None
 
     @classmethod
     def fit(
@@ -86,6 +90,21 @@ class Column:
                 grid = grid.without_steps()
         return cls(label, levels, fitted, bool((~present).any()), grid)
 
+    @classmethod
+    def not_modelled(cls, label: str, aside: Aside) -> Column:
+        """A column whose values are no part of the model."""
+        return cls(label, None, Constant(np.nan), True, None, aside)
+
+    @property
+    def is_dropped(self) -> bool:
+        """bool : whether it is in no output."""
+        return self.aside is not None and self.aside.policy == "drop"
+
+    @property
+    def kind_name(self) -> str:
+        """str : name of its kind, or ``"ignored"``."""
+        return self.kind.name if self.aside is None else "ignored"
+
     @property
     def parts(self) -> tuple[Part, ...]:
         """tuple of Part : the parts of its kind, within its range."""
@@ -110,6 +129,8 @@ class Column:
 
     def write(self, values: np.ndarray) -> np.ndarray:
         """Cells for values of shape (n_samples,): numbers as they are, levels for their positions."""
+        if self.aside is not None:
+            return self.aside.cells(len(values))
         if self.levels is None:
             return values
         # no cell at fit: none to give back
@@ -139,6 +160,7 @@ class Column:
             "levels": levels,
             "has_missing": self.has_missing,
             "grid": None if self.grid is None else self.grid.state(),
+            "aside": None if self.aside is None else self.aside.state(),
             "state": kind,
         }
         return facts, arrays
@@ -158,7 +180,10 @@ class Column:
         grid = None
         if facts["grid"] is not None:
             grid = Grid.from_state(facts["grid"])
-        return cls(label, levels, kind, facts["has_missing"], grid)
+        aside = None
+        if facts["aside"] is not None:
+            aside = Aside.from_state(facts["aside"])
+        return cls(label, levels, kind, facts["has_missing"], grid, aside)
 
     # ------------------------------------------------------------------------------------------------------------ pickling
 

@@ -87,7 +87,7 @@ def read_conditions(table: Table, given: dict) -> Conditions:
     allowed = {}
 
     for name, condition in given.items():
-        j = _position(table, name)
+        j = _modelled(table, name)
         found = _read_allowed(table, j, name, condition)
         if found is not None:
             allowed[j] = found
@@ -149,12 +149,23 @@ def read_rows(table: Table, given: Any) -> tuple[np.ndarray, list[int]]:
             )
         positions = list(range(given.shape[1]))
     else:
-        positions = [_position(table, name) for name in frame.columns]
+        positions = []
+        for name in frame.columns:
+            positions.append(_position(table, name))
 
-    own = [table.columns[j] for j in positions]
-    labels = [column.label for column in own]
-    clocks = [table.schema.clocks[j] for j in positions]
-    part = read_all(given, [column.levels for column in own], labels, clocks=clocks)
+    levels = []
+    labels = []
+    clocks = []
+    aside = []
+    for i, j in enumerate(positions):
+        column = table.columns[j]
+        levels.append(column.levels)
+        labels.append(column.label)
+        clocks.append(table.schema.clocks[j])
+        if column.aside is not None:
+            aside.append(i)
+
+    part = read_all(given, levels, labels, clocks=clocks, aside=aside)
     values = np.full((len(part), len(table.columns)), np.nan)
     values[:, positions] = part
     _check_cells(table, values)
@@ -183,7 +194,7 @@ def write_given(table: Table, values: np.ndarray, given: Any, positions: list[in
     written = table.write(values)
     if as_frame(given) is None or table.schema.library is None:
         return written
-    return keep_cells(written, given, positions)
+    return keep_cells(written, given, positions, table.aside)
 
 
 def _position(table: Table, name: Any) -> int:
@@ -193,6 +204,14 @@ def _position(table: Table, name: Any) -> int:
             f"given names the column {name!r}, which the table does not have. Its columns are {listed(names)}."
         )
     return names.index(name)
+
+
+def _modelled(table: Table, name: Any) -> int:
+    """Position of a column that conditions can be set on."""
+    j = _position(table, name)
+    if table.columns[j].aside is not None:
+        raise ValueError(f"given names the column {name!r}, which is not modelled: see ignore.")
+    return j
 
 
 def _read_allowed(table: Table, j: int, name: Any, condition: Any) -> Allowed | None:
@@ -205,11 +224,12 @@ def _read_allowed(table: Table, j: int, name: Any, condition: Any) -> Allowed | 
     if isinstance(condition, tuple):
         return _read_range(table, j, name, condition)
     if isinstance(condition, list | set | frozenset | np.ndarray):
-        members = [_read_cell(table, j, name, cell) for cell in condition]
+        members = []
+        for cell in condition:
+            members.append(_read_cell(table, j, name, cell))
+            _check_cell(table, j, members[-1])
         if not members:
             raise ValueError(f"given[{name!r}] is empty; expected at least one value of the column.")
-        for value in members:
-            _check_cell(table, j, value)
         return Allowed(members=np.array(members))
     return None
 

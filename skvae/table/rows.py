@@ -117,7 +117,11 @@ def _stack_arrays(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 def _stack_pandas(library: ModuleType, old: Any, new: Any) -> Any:
     dtypes = old.dtypes
     if old.ndim == 2:
-        dtypes = dict(old.dtypes)
+        # integers and booleans of numpy have no missing cells
+        dtypes = {}
+        for name, dtype in old.dtypes.items():
+            if not (getattr(dtype, "kind", "") in tuple("iub") and new[name].isna().any()):
+                dtypes[name] = dtype
 
     return library.concat([old, new.astype(dtypes)], ignore_index=True)
 

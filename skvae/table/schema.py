@@ -38,7 +38,7 @@ class Schema:
     axis : dict
         For pandas, dtype and names of the index that holds the column names.
     array_dtype : str
-        Float dtype of arrays given back, ``"float32"`` or ``"float64"``.
+        Dtype of arrays given back, ``"float32"``, ``"float64"`` or ``"object"``.
     """
 
     library: str | None
@@ -54,8 +54,8 @@ class Schema:
         frame = as_frame(X)
         if frame is None:
             array_dtype = "float64"
-            if X.dtype == np.float32:
-                array_dtype = "float32"
+            if X.dtype in (np.float32, object):
+                array_dtype = str(X.dtype)
             return cls(None, list(range(X.shape[1])), [], [], {}, array_dtype)
 
         # an empty frame: some dtypes of narwhals depend on the cells
@@ -360,6 +360,9 @@ def _write_others(columns: dict[str, np.ndarray], schema: dict, backend: Any) ->
 
 def _pandas_series(pandas: Any, column: np.ndarray, dtype: Any) -> Any:
     if column.dtype == object and set(column) <= {None}:
+        # integers and booleans of numpy have no missing cells
+        if isinstance(dtype, np.dtype) and dtype.kind in "iub":
+            dtype = "object" if dtype.kind == "b" else "float64"
         # a list, for pandas would make the text "None" of an array of them in some dtypes
         return pandas.Series([None] * len(column), dtype=dtype)
 

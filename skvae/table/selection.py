@@ -64,6 +64,31 @@ def categorical_mask(categorical_features: Any, names: Sequence, by_dtype: Seque
     return mask
 
 
+def named_columns(
+    names: Sequence, categorical_features: Any, likelihood: str | dict, exposure: Any, bounds: Any
+) -> set[int]:
+    """Positions of the columns that parameters name; names of no column are left to their own checks."""
+    named: list = []
+    if categorical_features is not None and not isinstance(categorical_features, str):
+        chosen = np.atleast_1d(np.asarray(categorical_features, dtype=object)).tolist()
+        is_mask = all(isinstance(flag, bool | np.bool_) for flag in chosen)
+        named += np.flatnonzero(chosen).tolist() if is_mask else chosen
+    if isinstance(likelihood, dict):
+        for columns in likelihood.values():
+            named += list(_as_iterable(columns))
+    if isinstance(bounds, dict):
+        named += list(bounds)
+    if exposure is not None:
+        named.append(exposure)
+
+    found = set()
+    for column in named:
+        j = position(column, names)
+        if j is not None:
+            found.add(j)
+    return found
+
+
 def kinds_asked(likelihood: str | dict, names: Sequence, levels: Sequence) -> list[str]:
     """The kind asked for each column by the parameter `likelihood`, ``"auto"`` included; a list of length n_columns.
 

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from skvae.table.arrangement import Arrangement
-from skvae.table.cells import find_categories, keep_cells, read_all
+from skvae.table.aside import find_aside
+from skvae.table.cells import find_categories, keep_cells, read_all, take_columns
 from skvae.table.column import Column
+from skvae.table.containers import as_table
 from skvae.table.encoding import encode_columns
 from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
 from skvae.table.grids import read_bounds
@@ -22,7 +25,7 @@ from skvae.table.kinds import Normal, QuantileNormal
 from skvae.table.layout import EncodedRows
 from skvae.table.protection import protected
 from skvae.table.schema import Schema
-from skvae.table.selection import kinds_asked
+from skvae.table.selection import kinds_asked, named_columns
 
 
 class Table:
@@ -105,6 +108,7 @@ class Table:
         exposure: str | int | None = None,
         bounds: str | dict | None = "observed",
         protect: int | None = None,
+        ignore: Any = "auto",
         sample_weight: np.ndarray | None = None,
     ) -> tuple[Table, np.ndarray]:
         """Learn a table, and read it.
@@ -122,6 +126,8 @@ class Table:
             Ranges of numbers and dates that are made.
         protect : int, default=None
             Levels and extremes that fewer rows share are not learnt: see `skvae.table.protection`.
+        ignore : "auto", None, array-like of columns, or dict of column to policy, default="auto"
+            Columns that are not modelled: see `skvae.table.aside`.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows. Rows of weight 0 count for the levels of categories only.
 
@@ -137,8 +143,10 @@ class Table:
             If X cannot be read or a parameter does not suit it.
         """
         schema = Schema.of(X)
-        levels, boolean = find_categories(X, schema, categorical_features)
-        values = read_all(X, levels, schema.labels)
+        named = named_columns(schema.names, categorical_features, likelihood, exposure, bounds)
+        aside = find_aside(X, schema, ignore, named)
+        levels, boolean = find_categories(X, schema, categorical_features, aside)
+        values = read_all(X, levels, schema.labels, aside=aside)
 
         weight = np.ones(len(values))
         if sample_weight is not None:
@@ -162,6 +170,9 @@ class Table:
         limits = read_bounds(bounds, schema, levels)
         columns = []
         for j, label in enumerate(schema.labels):
+            if j in aside:
+                columns.append(Column.not_modelled(label, aside[j]))
+                continue
             column = Column.fit(
                 rows[:, j], weight, asked[j], label=label, levels=levels[j], boolean=boolean[j], limits=limits[j]
             )
@@ -215,6 +226,11 @@ class Table:
         return self.arrangement.places
 
     @property
+    def aside(self) -> list[int]:
+        """list of int : the columns that are not modelled."""
+        return [j for j, column in enumerate(self.columns) if column.aside is not None]
+
+    @property
     def linear_parts(self) -> set[int]:
         """set of int : the parts whose mean, decoded, is the mean of the column."""
         linear = set()
@@ -244,7 +260,7 @@ class Table:
         """
         # a level that was left out has no name any more
         unknown_levels = "ignore" if self.protects else handle_unknown
-        values = read_all(X, self._levels(), self.schema.labels, unknown_levels, self.schema.clocks)
+        values = read_all(X, self._levels(), self.schema.labels, unknown_levels, self.schema.clocks, self.aside)
         if handle_unknown == "error":
             return values
 
@@ -326,7 +342,9 @@ class Table:
             values = np.maximum(values, self.exposure.smallest)
         return values
 
-    def write(self, values: np.ndarray, like: Any = None, exact: Mapping[int, int] | None = None) -> Any:
+    def write(
+        self, values: np.ndarray, like: Any = None, exact: Mapping[int, int] | None = None, beside: Any = None
+    ) -> Any:
         """A container like the one fitted.
 
         Parameters
@@ -337,6 +355,8 @@ class Table:
             Its cells that are not missing are taken as they are.
         exact : mapping of int to int, default=None
             By column, an integer or ticks that all its cells are, which floats may round.
+        beside : array or DataFrame of shape (n_samples, n_features), default=None
+            Rows whose columns that are not modelled are taken as they are; None is `like`.
 
         Returns
         -------
@@ -349,20 +369,43 @@ class Table:
             cells[j] = np.full(len(values), whole)
 
         if self.schema.library is None:
-            return self._as_array(cells)
+            written = self._as_array(cells)
+        else:
+            written = self.schema.write(cells)
+            if like is not None:
+                written = keep_cells(written, like, aside=self.aside)
 
-        written = self.schema.write(cells)
-        if like is None:
-            return written
-        return keep_cells(written, like)
+        # keep_cells has done so for frames
+        if beside is None and self.schema.library is None:
+            beside = like
+        if beside is not None and self.aside:
+            written = self._with_aside(written, beside)
+        return self._without_dropped(written)
+
+    def _with_aside(self, written: Any, beside: Any) -> Any:
+        """A container with the columns that are not modelled as they are in another one."""
+        if self.schema.library is not None:
+            return take_columns(written, as_table(beside), self.aside)
+
+        written[:, self.aside] = as_table(beside)[:, self.aside]
+        return written
 
     def _as_array(self, cells: list[np.ndarray]) -> np.ndarray:
         """Columns of cells side by side: floats, or objects if there are levels among them."""
-        for column in self.columns:
-            if column.levels is not None:
-                return np.stack([own.astype(object) for own in cells], axis=1)
+        if self.schema.array_dtype == "object":
+            return np.stack([own.astype(object) for own in cells], axis=1)
         largest = float(np.finfo(self.schema.array_dtype).max)
-        return np.clip(np.stack(cells, axis=1), -largest, largest).astype(self.schema.array_dtype)
+        numbers = np.stack([own.astype(np.float64) for own in cells], axis=1)
+        return np.clip(numbers, -largest, largest).astype(self.schema.array_dtype)
+
+    def _without_dropped(self, written: Any) -> Any:
+        """A container without the columns that are in no output."""
+        dropped = [j for j in self.aside if self.columns[j].is_dropped]
+        if not dropped:
+            return written
+        if isinstance(written, np.ndarray):
+            return np.delete(written, dropped, axis=1)
+        return nw.from_native(written, eager_only=True).drop(*map(self.schema.names.__getitem__, dropped)).to_native()
 
     # ------------------------------------------------------------------------------------------------------------- checks
 
