@@ -13,6 +13,7 @@
 # make bench-peers  the peers' virtual environments, once
 # make bench-tables quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
 # make bench-missing, make bench-latent, make bench-augmentation   likewise
+# make bench-prediction, make bench-outliers   likewise
 # make bench-calls  a fit and the calls after it; BEFORE=FOLDER: this source tree beside that of another version
 # make bench-budget held-out likelihood against the time of a fit, by training budget; BEFORE=FOLDER: by version
 
@@ -33,7 +34,7 @@ UV := $(BIN)/uv --quiet
 BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/benchmarks
 
 .PHONY: demo test lint format test-oldest test-newest docs house
-.PHONY: bench bench-peers bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
+.PHONY: bench bench-peers bench-prediction bench-outliers bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -69,7 +70,7 @@ bench: $(VENV)/.dev
 	$(BENCH)/bench_scaling.py
 	$(BENCH)/bench_search.py
 
-bench-tables bench-missing bench-latent bench-augmentation: bench-%: $(VENV)/.dev
+bench-tables bench-missing bench-latent bench-augmentation bench-prediction bench-outliers: bench-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BENCH)/bench_$*.py --output $*.jsonl
 
 bench-calls: $(VENV)/.dev

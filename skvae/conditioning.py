@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skvae.model.decoders import number_inputs
 from skvae.model.generation import generate_in_order
 from skvae.model.inputs import INPUT_MAX
 from skvae.model.latent import LatentDensity, Prior
 from skvae.model.network import VAE
+from skvae.model.proposals import steps_uphill
 from skvae.table import EncodedRows, Layout, Table
 from skvae.table.given import Conditions
 from skvae.threads import on_one_thread
@@ -121,7 +123,14 @@ def complete(
 
 
 def proposals(
-    z_mean: Tensor, z_logvar: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator, density: LatentDensity
+    z_mean: Tensor,
+    z_logvar: Tensor,
+    noise: Tensor,
+    n_draws: int,
+    generator: torch.Generator,
+    density: LatentDensity,
+    *,
+    far_of_all: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Draws of z from q(z | x), and behind them draws from p(z).
 
@@ -137,6 +146,8 @@ def proposals(
         Source of the draws from p(z).
     density : LatentDensity
         p(z).
+    far_of_all : bool, default=False
+        Whether the draws from p(z) are the same for all rows.
 
     Returns
     -------
@@ -149,15 +160,67 @@ def proposals(
     z_logvar = z_logvar[:, None]
     z_std = torch.exp(0.5 * z_logvar)
 
-    far = density.sample(n * (n_draws - n_near), generator, noise.dtype).to(noise.device)
-    z = torch.cat([z_mean + z_std * noise, far.view(n, -1, latent_dim)], dim=1)
+    z = z_mean + z_std * noise
+    n_far = n_draws - n_near
+    if n_far:
+        far = density.sample(n_far if far_of_all else n * n_far, generator, noise.dtype).to(noise.device)
+        far = far.view(-1, n_far, latent_dim).expand(n, n_far, latent_dim)
+        z = torch.cat([z, far], dim=1)
 
     # the proposal is a mixture of both, whichever a draw came from (Veach & Guibas, 1995: the balance heuristic)
     log_p = density.log_prob(z)
     log_q = Prior(latent_dim).log_prob((z - z_mean) / z_std) - 0.5 * z_logvar.sum(-1)
     share_near = n_near / n_draws
-    log_proposal = torch.logaddexp(log_q + math.log(share_near), log_p + math.log1p(-share_near))
+    log_far = math.log1p(-share_near) if n_far else -math.inf
+    log_proposal = torch.logaddexp(log_q + math.log(share_near), log_p + log_far)
     return z, log_p - log_proposal
+
+
+def steps_around(vae: VAE, rows: IncompleteRows, z_mean: Tensor, z_std: Tensor) -> Tensor:
+    """`steps_uphill` on the density of the given parts, missing ones before them at their means: (n, latent_dim)."""
+    x = rows.x
+    if not vae.decoder.independent:
+        parts, _ = generate_in_order(vae, z_mean[:, None], None, rows.x, rows.given, rows.offset)
+        x = completed(vae.likelihood.layout, rows.x, rows.given, parts[:, 0])
+
+    def log_prob(z: Tensor, compared: Tensor, read: Tensor, given: Tensor) -> Tensor:
+        by_part = vae.likelihood.log_prob(compared, vae.decode(z, read))
+        return torch.where(torch.isnan(given), 0.0, by_part)
+
+    return steps_uphill(log_prob, z_mean, z_std, rows.x, x, rows.given)
+
+
+def completed(layout: Layout, x: Tensor, given: Tensor, parts: Tensor) -> Tensor:
+    """Encoded rows that hold, in the cells that a network reads, what was missing in them.
+
+    Parameters
+    ----------
+    layout : Layout
+    x : tensor of shape (n, layout.width)
+    given, parts : tensor of shape (n, n_parts)
+        The given parts, NaN where one is missing, and all parts.
+
+    Returns
+    -------
+    x : tensor of shape (n, layout.width)
+    """
+    x = x.clone()
+
+    for part in range(layout.n_parts):
+        rows = torch.nonzero(torch.isnan(given[:, part]))[:, 0]
+        if not len(rows):
+            continue
+        if part >= layout.n_numbers:
+            x[rows, layout.first_level + part - layout.n_numbers] = parts[rows, part]
+            continue
+
+        # the number, and behind it its flag
+        inputs = number_inputs(layout, part, parts[rows])
+        x[rows, layout.first_number + part] = inputs[:, 0]
+        if part in layout.flagged:
+            x[rows, layout.first_flag + layout.flagged.index(part)] = inputs[:, 1]
+
+    return x
 
 
 def truncated(weights: Tensor) -> Tensor:

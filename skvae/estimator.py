@@ -19,6 +19,7 @@ from skvae.interpolation import InterpolationMixin
 from skvae.model.latent import LatentDensity
 from skvae.model.network import NetworkFactory
 from skvae.parameters import CONSTRAINTS, check_latent_points
+from skvae.prediction import PredictionMixin
 from skvae.sampling import SamplingMixin
 from skvae.scoring import ScoringMixin
 from skvae.table import as_table
@@ -27,6 +28,7 @@ from skvae.table.given import read_row
 
 class VAEEstimator(
     SamplingMixin,
+    PredictionMixin,
     InterpolationMixin,
     ScoringMixin,
     ClassNamePrefixFeaturesOutMixin,

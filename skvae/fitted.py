@@ -13,6 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skvae.conditionals import (
+    DRAWS_OF_LEVELS,
+    DRAWS_OF_NUMBERS,
+    Conditional,
+    level_values,
+    level_weights,
+    number_draws,
+)
 from skvae.conditioning import SAMPLES_AT_ONCE, sample_given
 from skvae.engine.training import AdamState
 from skvae.imputation import fill
@@ -25,6 +33,7 @@ from skvae.inference import (
     restore,
     standard_normal_draws,
 )
+from skvae.marginal import has_holes, marginal_log_likelihood
 from skvae.model.latent import LATENT_DENSITIES, ROWS, LatentDensity
 from skvae.model.network import VAE
 from skvae.model.state import from_state, to_state
@@ -32,6 +41,7 @@ from skvae.parameters import check_density_name
 from skvae.surroundings import undisturbed
 from skvae.table import EncodedRows, Table
 from skvae.table.given import read_conditions, read_rows, repeated, write_given
+from skvae.table.selection import listed, position
 from skvae.threads import on_one_thread
 from skvae.version import __version__
 
@@ -235,16 +245,69 @@ class FittedModel:
 
         scores = []
         for x, rows in self.encoded(values):
-            network = self._network_like(x)
-            observed = torch.from_numpy(rows.observed).to(x.device)
-            if n_draws is None:
-                bounds = adaptive_log_likelihood(network, x, observed, density, seed, report)
-            else:
-                draws = standard_normal_draws(n_draws, network.latent_dim, seed).to(x)
-                bounds = log_likelihood(network, x, observed, draws, density, report)
-            score = bounds.cpu().numpy()
+            score = self._bounds(x, rows, n_draws, density, seed, report).cpu().numpy()
             scores.append(score + rows.log_jacobian.astype(score.dtype))
         return np.concatenate(scores)
+
+    def _bounds(
+        self,
+        x: Tensor,
+        rows: EncodedRows,
+        n_draws: int | None,
+        density: LatentDensity,
+        seed: int,
+        report: Report | None,
+    ) -> Tensor:
+        """Bounds on the log density of encoded rows, tensor of shape (n,), in nats of the encoded units."""
+        network = self._network_like(x)
+        observed = torch.from_numpy(rows.observed).to(x.device)
+        bounds = x.new_empty(len(x))
+
+        holed = has_holes(network, x, observed)
+        if holed.any():
+            offset = None
+            if rows.offset is not None:
+                offset = torch.from_numpy(rows.offset).to(x)[holed]
+            bounds[holed] = marginal_log_likelihood(
+                network, x[holed], observed[holed], offset, density, seed, n_draws, report
+            )
+
+        whole = ~holed
+        if whole.any() and n_draws is None:
+            bounds[whole] = adaptive_log_likelihood(network, x[whole], observed[whole], density, seed, report)
+        elif whole.any():
+            draws = standard_normal_draws(n_draws or 1, network.latent_dim, seed).to(x)
+            bounds[whole] = log_likelihood(network, x[whole], observed[whole], draws, density, report)
+        return bounds
+
+    @undisturbed
+    @on_one_thread
+    def conditional(
+        self, values: np.ndarray, name: Any, n_draws: int | None, seed: int, report: Report | None = None
+    ) -> Conditional:
+        """The distribution of a column given the other cells of rows: see `skvae.conditionals`."""
+        table = self.table
+        j = position(name, table.schema.names)
+        if j is None or not table.places[j]:
+            raise ValueError(
+                f"column={name!r} is none that the model predicts. Name one of {listed(table.schema.names)} that is modelled "
+                f"and varies."
+            )
+        table.check_exposure(values, to_score=False)
+
+        density = self.density("auto")
+        levels = level_values(table, j)
+        if levels is None:
+            k = n_draws or DRAWS_OF_NUMBERS
+            draws, weights = number_draws(self.network, table, values, j, density, seed, k, report)
+            return Conditional(draws, weights, table.schema.time_dtype(j))
+
+        k = n_draws or DRAWS_OF_LEVELS
+        weights = level_weights(self.network, table, values, j, levels, density, seed, k, report)
+        cells = table.columns[j].write(levels)
+        if table.schema.is_boolean(j):
+            cells = cells > 0.5
+        return Conditional(cells, weights, table.schema.time_dtype(j))
 
     @undisturbed
     def sample_given(

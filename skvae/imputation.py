@@ -9,13 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.conditioning import SHARE_FROM_DENSITY, IncompleteRows, complete, proposals, resample, truncated
+from skvae.conditioning import (
+    SHARE_FROM_DENSITY,
+    IncompleteRows,
+    complete,
+    proposals,
+    resample,
+    steps_around,
+    truncated,
+)
 from skvae.inference import Report
-from skvae.model.decoders import number_inputs
 from skvae.model.generation import Made, make_in_order
 from skvae.model.latent import LatentDensity
 from skvae.model.network import VAE
-from skvae.model.proposals import steps_uphill
 from skvae.quasirandom import shifted, uniform_points
 from skvae.table import Table
 from skvae.table.layout import Layout
@@ -208,7 +214,7 @@ def _make(
     """Evenly spread completions of rows, and ``log p(z) - log proposal(z)`` of each, of shape (n, n_draws)."""
     z_mean, z_logvar = vae.encode_blurred(rows.x)
     z_std = torch.exp(0.5 * z_logvar)
-    z_mean = z_mean + z_std * _steps(vae, rows, z_mean, z_std)
+    z_mean = z_mean + z_std * steps_around(vae, rows, z_mean, z_std)
     n_draws = len(points)
     n_near = n_draws - n_draws // SHARE_FROM_DENSITY
 
@@ -229,53 +235,6 @@ def _make(
         with_expectations=True,
     )
     return made, log_ratio
-
-
-def _steps(vae: VAE, rows: IncompleteRows, z_mean: Tensor, z_std: Tensor) -> Tensor:
-    """`steps_uphill` on the density of the given parts, missing ones before them at their means: (n, latent_dim)."""
-    x = rows.x
-    if not vae.decoder.independent:
-        made = make_in_order(vae, z_mean[:, None], None, rows.x, rows.given, rows.offset)
-        x = completed(vae.likelihood.layout, rows.x, rows.given, made.parts[:, 0])
-
-    def log_prob(z: Tensor, compared: Tensor, read: Tensor, given: Tensor) -> Tensor:
-        by_part = vae.likelihood.log_prob(compared, vae.decode(z, read))
-        return torch.where(torch.isnan(given), 0.0, by_part)
-
-    return steps_uphill(log_prob, z_mean, z_std, rows.x, x, rows.given)
-
-
-def completed(layout: Layout, x: Tensor, given: Tensor, parts: Tensor) -> Tensor:
-    """Encoded rows that hold, in the cells that a network reads, what was missing in them.
-
-    Parameters
-    ----------
-    layout : Layout
-    x : tensor of shape (n, layout.width)
-    given, parts : tensor of shape (n, n_parts)
-        The given parts, NaN where one is missing, and all parts.
-
-    Returns
-    -------
-    x : tensor of shape (n, layout.width)
-    """
-    x = x.clone()
-
-    for part in range(layout.n_parts):
-        rows = torch.nonzero(torch.isnan(given[:, part]))[:, 0]
-        if not len(rows):
-            continue
-        if part >= layout.n_numbers:
-            x[rows, layout.first_level + part - layout.n_numbers] = parts[rows, part]
-            continue
-
-        # the number, and behind it its flag
-        inputs = number_inputs(layout, part, parts[rows])
-        x[rows, layout.first_number + part] = inputs[:, 0]
-        if part in layout.flagged:
-            x[rows, layout.first_flag + layout.flagged.index(part)] = inputs[:, 1]
-
-    return x
 
 
 class _WeightsBefore:

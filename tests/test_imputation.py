@@ -9,7 +9,8 @@ from tables import ASKED, any_table
 from test_inference import linear_model
 
 from skvae import VAEEstimator, imputation
-from skvae.imputation import completed, fill, steadied
+from skvae.conditioning import completed
+from skvae.imputation import fill, steadied
 from skvae.model.latent import Prior
 
 DECODERS = ["factorized", "autoregressive"]

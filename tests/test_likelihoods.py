@@ -644,3 +644,17 @@ def test_counts_of_a_million_have_the_same_mass_in_single_precision(kind):
         single = block.log_prob(cells.float(), outputs.float()).double()
         double = block.double().log_prob(cells, outputs)
     torch.testing.assert_close(single, double, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "negative_binomial", "zero_inflated_negative_binomial"])
+def test_counts_drawn_at_even_numbers_follow_their_masses(kind):
+    block = BLOCKS[kind](1)
+    outputs = torch.full((20_000, block.n_outputs), 0.7)
+    uniform = (torch.arange(20_000)[:, None] + 0.5) / 20_000
+    with torch.no_grad():
+        drawn = block.draw_at(outputs, uniform, torch.Generator())
+        mass = torch.exp(block.log_prob(torch.arange(12.0)[:, None], outputs[:12]))[:, 0]
+        far = block.draw_at(torch.full((1, block.n_outputs), 39.0), torch.tensor([[0.5]]), torch.Generator())
+    shares = torch.bincount(drawn[:, 0].long(), minlength=12)[:12] / 20_000
+    torch.testing.assert_close(shares, mass, rtol=0, atol=2e-4)
+    assert torch.isfinite(far).all()

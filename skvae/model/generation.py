@@ -128,6 +128,7 @@ def make_in_order(
     centred: Collection[int] = (),
     uniform: torch.Tensor | None = None,
     with_expectations: bool = False,
+    within_ranges: bool = True,
 ) -> Made:
     """`generate_in_order` with densities and expectations by part.
 
@@ -140,6 +141,8 @@ def make_in_order(
         has a quantile function. `n_dims` is the largest number of such parts, or more.
     with_expectations : bool, default=False
         Whether expectations are kept.
+    within_ranges : bool, default=True
+        Whether parts are held within their ranges. Densities speak of a model without any.
 
     Returns
     -------
@@ -152,10 +155,11 @@ def make_in_order(
         given = z.new_full((n, layout.n_parts), torch.nan)
 
     reader = vae.begin(z, x)
-    wanted = _wanted(layout, given)
+    wanted = wanted_parts(layout, given)
     parts = given.nan_to_num().repeat_interleave(n_draws, 0)  # (n * n_draws, n_parts)
     expectations = {}
     offsets = None
+    ranges = layout.ranges if within_ranges else ()
     # how many parts of a row have been drawn
     n_drawn = wanted.new_zeros(n, dtype=torch.long)
 
@@ -180,7 +184,7 @@ def make_in_order(
 
         source = None if part in centred else generator
         block = likelihood.one(part, z)
-        parts[rows, part] = _cells(block, outputs, layout.ranges[part : part + 1], source, own)
+        parts[rows, part] = _cells(block, outputs, ranges[part : part + 1], source, own)
         reader.take(part, parts, rows)
 
         if with_expectations:
@@ -251,7 +255,7 @@ def _held(parts: torch.Tensor, ranges: Ranges) -> torch.Tensor:
     return parts
 
 
-def _wanted(layout: Layout, given: torch.Tensor) -> torch.Tensor:
+def wanted_parts(layout: Layout, given: torch.Tensor) -> torch.Tensor:
     """Which parts are to be drawn, tensor of bool of shape (n, n_parts): those that are not given.
 
     A part behind a gate that is given closed is not drawn either, for there is none.

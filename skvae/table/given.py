@@ -140,6 +140,13 @@ def read_rows(table: Table, given: Any) -> tuple[np.ndarray, list[int]]:
     ValueError
         If the table has no such columns, or no row can have these cells.
     """
+    values, positions = read_some(table, given)
+    _check_cells(table, values)
+    return values, positions
+
+
+def read_some(table: Table, given: Any, handle_unknown: str = "error") -> tuple[np.ndarray, list[int]]:
+    """`read_rows` of any cells, be they in the range of their column or not."""
     frame = as_frame(given)
     if frame is None:
         if given.shape[1] != len(table.columns):
@@ -165,10 +172,9 @@ def read_rows(table: Table, given: Any) -> tuple[np.ndarray, list[int]]:
         if column.aside is not None:
             aside.append(i)
 
-    part = read_all(given, levels, labels, clocks=clocks, aside=aside)
+    part = read_all(given, levels, labels, handle_unknown, clocks, aside)
     values = np.full((len(part), len(table.columns)), np.nan)
     values[:, positions] = part
-    _check_cells(table, values)
     return values, positions
 
 

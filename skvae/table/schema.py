@@ -10,7 +10,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from skvae.table.clocks import DAY, Clock
+from skvae.table.clocks import DAY, NANOSECONDS, Clock
 from skvae.table.containers import as_frame
 from skvae.table.plain import from_plain, to_plain
 
@@ -104,9 +104,22 @@ class Schema:
         """Whether a column of a frame has an integer dtype."""
         return self.library is not None and "Int" in self.types[column]
 
+    def is_boolean(self, column: int) -> bool:
+        """Whether a column of a frame has a boolean dtype."""
+        return self.library is not None and self.types[column] == "Boolean"
+
+    def time_dtype(self, column: int) -> np.dtype | None:
+        """The dtype of numpy whose ticks those of a column of times are; None for other columns, and times of day."""
+        clock = self.clocks[column]
+        if clock is None or clock.counts == "times of day":
+            return None
+
+        unit = {length: name for name, length in NANOSECONDS.items()}.get(clock.tick, "D")
+        return np.dtype(f"{'datetime64' if clock.counts == 'moments' else 'timedelta64'}[{unit}]")
+
     def can_hold(self, column: int, value: float) -> bool:
         """Whether a column of a frame holds a number to the bit: integers and booleans are no fractions."""
-        if self.library is not None and self.types[column] == "Boolean":
+        if self.is_boolean(column):
             return value in (0, 1)
         return not self.is_integer(column) or value == np.rint(value)
 

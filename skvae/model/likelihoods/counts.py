@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,6 +39,25 @@ def in_double(log_prob: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> 
     if tensors[0].device.type == "mps":
         return log_prob(*tensors)
     return log_prob(*(tensor.double() for tensor in tensors)).to(tensors[0].dtype)
+
+
+def poisson_quantile(uniform: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    """The smallest count whose cumulative mass is at least `uniform`, elementwise; of the shape of `rate`."""
+    counts = stats.poisson.ppf(uniform.detach().double().cpu().numpy(), rate.detach().double().cpu().numpy())
+    return _or_mean(counts, rate)
+
+
+def negative_binomial_quantile(uniform: torch.Tensor, mean: torch.Tensor, log_r: torch.Tensor) -> torch.Tensor:
+    """The same of the negative binomial: see `negative_binomial_log_prob`."""
+    r = torch.exp(log_r.detach().double()).cpu().numpy()
+    p = r / (r + mean.detach().double().cpu().numpy())
+    return _or_mean(stats.nbinom.ppf(uniform.detach().double().cpu().numpy(), r, p), mean)
+
+
+def _or_mean(counts: np.ndarray, mean: torch.Tensor) -> torch.Tensor:
+    # means of 1e15 and more have no quantile in double precision
+    drawn = torch.from_numpy(np.asarray(counts)).to(mean)
+    return torch.where(torch.isfinite(drawn), drawn, mean.round())
 
 
 def poisson_log_prob(x: torch.Tensor, log_rate: torch.Tensor) -> torch.Tensor:
@@ -91,6 +112,10 @@ class Poisson(Count):
         rate = self.mean(outputs)
 
         return torch.poisson(rate.cpu(), generator=generator).to(rate.device)
+
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`."""
+        return poisson_quantile(uniform, torch.exp(held(outputs)))
 
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs for counts of the given `mean`, shape (n_columns,)."""
@@ -219,6 +244,10 @@ class NegativeBinomial(Dispersed):
         """One draw of each cell, shape (..., n_columns)."""
         return draw_negative_binomial(self.mean(outputs), self.log_r, generator)
 
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`."""
+        return negative_binomial_quantile(uniform, torch.exp(held(outputs)), self.log_r)
+
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs for counts of the given `mean`, shape (n_columns,)."""
         return torch.log(mean.clamp_min(SMALLEST_MEAN))
@@ -324,6 +353,16 @@ class ZeroInflatedNegativeBinomial(Dispersed):
         extra = uniform.to(logit.device) < torch.sigmoid(logit)
 
         return counts.masked_fill_(extra, 0)
+
+    def draw_at(self, outputs: torch.Tensor, uniform: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Block.draw_at`."""
+        log_mean, logit = self._parameters_of(outputs)
+        extra = torch.sigmoid(logit)
+
+        # the extra zeros come first, and the other counts share the rest
+        rest = ((uniform - extra) / (1 - extra)).clamp(0, 1 - torch.finfo(uniform.dtype).eps)
+        counts = negative_binomial_quantile(rest, torch.exp(log_mean), self.log_r)
+        return counts.masked_fill_(uniform < extra, 0)
 
     def initial_outputs(self, mean: torch.Tensor) -> torch.Tensor:
         """Decoder outputs for cells of the given `mean`, extra zeros included, shape (n_outputs,)."""
