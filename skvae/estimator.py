@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skvae._sklearn import fit_context
+from skvae.facts import FactsMixin
 from skvae.fitted import FittedModel
 from skvae.fitting import fit_model
 from skvae.interpolation import InterpolationMixin
@@ -29,6 +30,7 @@ from skvae.table.given import read_row
 class VAEEstimator(
     SamplingMixin,
     PredictionMixin,
+    FactsMixin,
     InterpolationMixin,
     ScoringMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -171,6 +173,14 @@ class VAEEstimator(
         It: ``sample(n_samples, generator)`` draws z, ``log_prob(z)`` is its log density in nats, and ``name`` is
         ``"gaussian"`` also for a mixture of fewer than 100 rows. It is fitted when it is first needed, to posteriors that
         `fit` keeps, so that a transformer does not wait for it.
+    columns_ : ColumnFacts
+        Kind, share of missing cells, range, step, levels and policy of each column: prints as a table.
+    n_parameters_ : int
+        Number of free parameters of p(x | z): of the decoder, without masked weights, and of the likelihood.
+    noise_std_ : dict
+        For each ``"normal"`` column of a factorized decoder, its standard deviation given z, in its own units.
+    information_per_column_ : dict
+        What z alone tells of each column, in nats: the mutual information of both.
     module_ : torch.nn.Module
         The trained network. It reads and writes *encoded* rows.
 

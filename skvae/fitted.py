@@ -29,6 +29,7 @@ from skvae.inference import (
     adaptive_log_likelihood,
     generate,
     log_likelihood,
+    log_likelihoods_without,
     posterior,
     restore,
     standard_normal_draws,
@@ -249,6 +250,46 @@ class FittedModel:
             scores.append(score + rows.log_jacobian.astype(score.dtype))
         return np.concatenate(scores)
 
+    @undisturbed
+    @on_one_thread
+    def surprise(self, values: np.ndarray, seed: int, report: Report | None = None) -> np.ndarray:
+        """Minus the log density of each cell given the others of its row, ndarray of shape (n_samples, n_features).
+
+        In nats, of cells as they are encoded; 0 where a cell is missing, and for columns that do not count.
+        """
+        self.table.check_exposure(values, to_score=True)
+        if not self.network.decoder.independent:
+            return self._surprise_in_order(values, seed, report)
+
+        density = self.density("auto")
+        surprises = []
+        for x, rows in self.encoded(values):
+            network = self._network_like(x)
+            observed = torch.from_numpy(rows.observed).to(x.device)
+            whole, without = log_likelihoods_without(network, x, observed, self.table.places, density, seed, report)
+            surprises.append((without - whole[:, None]).cpu().numpy())
+        return np.where(np.isnan(values), 0.0, np.concatenate(surprises))
+
+    def _surprise_in_order(self, values: np.ndarray, seed: int, report: Report | None) -> np.ndarray:
+        """`surprise`, where cells depend on those before them: each column is integrated out by itself."""
+        whole = self.log_likelihood(values, None, seed, report)
+        surprise = np.zeros(values.shape)
+
+        for j, places in enumerate(self.table.places):
+            rows = np.flatnonzero(~np.isnan(values[:, j]))
+            # the offset of the counts is no cell of theirs
+            is_exposure = self.table.exposure is not None and j == self.table.exposure.column
+            if not len(rows) or not places or is_exposure:
+                continue
+
+            without = values[rows].copy()
+            without[:, j] = np.nan
+            alone = np.full_like(without, np.nan)
+            alone[:, j] = values[rows, j]
+            log_jacobian = self.table.encode_values(alone).log_jacobian
+            surprise[rows, j] = self.log_likelihood(without, None, seed) - whole[rows] + log_jacobian
+        return surprise
+
     def _bounds(
         self,
         x: Tensor,
@@ -264,7 +305,12 @@ class FittedModel:
         bounds = x.new_empty(len(x))
 
         holed = has_holes(network, x, observed)
-        if holed.any():
+        if n_draws is not None and network.decoder.independent:
+            holed = torch.zeros_like(holed)
+        if holed.any() and network.decoder.independent:
+            # an encoder that met no missing cell in training may be far off
+            bounds[holed], _ = log_likelihoods_without(network, x[holed], observed[holed], [], density, seed, report)
+        elif holed.any():
             offset = None
             if rows.offset is not None:
                 offset = torch.from_numpy(rows.offset).to(x)[holed]

@@ -7,7 +7,7 @@ threads that wait for a busy core cost more than they bring.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -37,6 +37,9 @@ MOST_DRAWS = 256
 
 DRAWS_PER_SQUARED_STEP = 16
 """Draws of z for each squared deviation between the encoder's mean and the mean that is drawn around."""
+
+WIDER = ((1.25, 1 / 2), (4.0, 1 / 8), (16.0, 1 / 8))
+"""Deviations that draws for a part of a row have, in deviations of q for the whole row, and their shares of the draws."""
 
 Report = Callable[[int], None]
 """``report(n)`` says that n more rows are done."""
@@ -219,6 +222,100 @@ def adaptive_log_likelihood(
         bounds[own] = _log_mean_weight(vae, rows.at(own), k, draws_of, density, report)
 
     return bounds
+
+
+@on_one_thread
+@torch.no_grad()
+def log_likelihoods_without(
+    vae: VAE,
+    x: Tensor,
+    observed: Tensor,
+    places: Sequence[Sequence[int]],
+    density: LatentDensity,
+    seed: int,
+    report: Report | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`log_likelihood` of rows, and of the rows without one group of parts each, from the same draws of z.
+
+    For decoders whose parts are independent given z: the weights of the draws are then products over the parts, and those
+    without a group follow by a division. The draws come from q(z | whole row), moved as in `adaptive_log_likelihood` and made
+    wider, for the posterior of a part of the row is the wider one, and a quarter of them from p(z).
+
+    Parameters
+    ----------
+    vae, x, observed, density, seed, report
+        See `adaptive_log_likelihood`.
+    places : sequence of (sequence of int) of length n_groups
+        Parts of each group.
+
+    Returns
+    -------
+    whole : tensor of shape (n,)
+    without : tensor of shape (n, n_groups)
+        In nats of the encoded units.
+    """
+    z_mean, z_std = posterior(vae, x, blurred=True)
+    z_mean = z_mean + z_std * _steps(vae, x, observed, z_mean, z_std)
+    points = uniform_points(MOST_DRAWS, vae.latent_dim, seed).to(x)
+    shifts = shifts_by_cells(x, vae.latent_dim)
+    far = density.sample(MOST_DRAWS // 4, torch.Generator().manual_seed(seed), x.dtype).to(x.device)
+
+    whole = x.new_empty(len(x))
+    without = x.new_empty(len(x), len(places))
+    rows_per_chunk = max(1, CELLS_PER_CHUNK // (MOST_DRAWS * _widest_layer(vae)))
+    for start in range(0, len(x), rows_per_chunk):
+        chunk = slice(start, start + rows_per_chunk)
+        draws = _draws_of_own(points, shifts, chunk)
+        z, log_ratio = _widely_around(z_mean[chunk], z_std[chunk], draws, far, density)  # (n_draws, n, latent_dim)
+        by_part = vae.likelihood.log_prob(x[chunk], vae.decode(z, x[chunk]))
+        by_part = torch.where(observed[chunk], by_part, 0.0)
+        log_weights = by_part.sum(-1) + log_ratio
+
+        whole[chunk] = torch.logsumexp(log_weights, dim=0) - math.log(MOST_DRAWS)
+        for j, own in enumerate(places):
+            left = log_weights - by_part[..., list(own)].sum(-1)
+            without[chunk, j] = torch.logsumexp(left, dim=0) - math.log(MOST_DRAWS)
+        if report is not None:
+            report(len(draws[0]))
+
+    return whole, without
+
+
+def _widely_around(
+    z_mean: Tensor, z_std: Tensor, draws: Tensor, far: Tensor, density: LatentDensity
+) -> tuple[Tensor, Tensor]:
+    """Points from a mixture of normals around the means and of p(z).
+
+    Parameters
+    ----------
+    z_mean, z_std : tensor of shape (n, latent_dim)
+    draws : tensor of shape (n_draws, n, latent_dim)
+        Standard normal; three quarters of them are used.
+    far : tensor of shape (n_draws / 4, latent_dim)
+        From p(z).
+    density : LatentDensity
+        p(z).
+
+    Returns
+    -------
+    z : tensor of shape (n_draws, n, latent_dim)
+    log_ratio : tensor of shape (n_draws, n)
+        ``log p(z) - log q(z)``, q being the mixture (the balance heuristic).
+    """
+    n_draws, n, latent_dim = draws.shape
+    scales = torch.cat([draws.new_full((int(share * n_draws),), scale) for scale, share in WIDER])
+    z = z_mean + z_std * scales[:, None, None] * draws[: len(scales)]
+    z = torch.cat([z, far[:, None].expand(-1, n, -1)])
+
+    prior = Prior(latent_dim)
+    log_p = density.log_prob(z)
+    distance = (z - z_mean) / z_std
+    log_scale = torch.log(z_std).sum(-1)
+    parts = [log_p + math.log(len(far) / n_draws)]
+    for scale, share in WIDER:
+        log_q = prior.log_prob(distance / scale) - log_scale - latent_dim * math.log(scale)
+        parts.append(log_q + math.log(share))
+    return z, log_p - torch.logsumexp(torch.stack(parts), dim=0)
 
 
 def numbers_of_draws(steps: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ DRAWS_AT_ONCE = 2**14
 
 
 def has_holes(vae: VAE, x: Tensor, observed: Tensor) -> Tensor:
-    """Which rows miss a part that others depend on, tensor of bool of shape (n,).
+    """Which rows miss a part, tensor of bool of shape (n,).
 
     Parameters
     ----------
@@ -39,9 +39,6 @@ def has_holes(vae: VAE, x: Tensor, observed: Tensor) -> Tensor:
         Encoded rows.
     observed : tensor of bool of shape (n, n_parts)
     """
-    if vae.decoder.independent:
-        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
     # what is behind a closed gate is not missing
     layout = vae.likelihood.layout
     return wanted_parts(layout, given_parts(layout, x, observed)).any(1)

@@ -67,6 +67,34 @@ class ScoringMixin:
         report = RowReport("score_samples", len(values), self.verbose)
         return model.log_likelihood(values, n, seed, report)
 
+    def score_cells(self: _Density, X: Any, *, random_state: Any = None) -> np.ndarray:
+        """Surprise of each cell given the others of its row.
+
+        ``-log p(x_j | other cells) = log p(other cells) - log p(x)``, from the scores of the row without and with the cell.
+        The cells of a row are comparable: numbers count in deviations of their column, or in normal scores.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+            Rows, with the columns of the training table.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws. None is a fixed one.
+
+        Returns
+        -------
+        surprise : ndarray of shape (n_samples, n_features)
+            In nats, of which levels that are sure have 0. 0 also for cells that are missing, columns that are constant or not
+            modelled, and the exposure.
+        """
+        model = self._model()
+        seed = 0
+        if random_state is not None:
+            seed = draw_seed(check_random_state(random_state))
+
+        values = self._read(X)
+        report = RowReport("score_cells", len(values), self.verbose)
+        return model.surprise(values, seed, report)
+
     def score(self: _Density, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood of rows, in nats per row: see `score_samples`.
 

@@ -27,8 +27,8 @@ class Column:
         Levels of a category, in order.
     kind : Kind
         How its values are encoded and decoded.
-    has_missing : bool
-        Whether a cell was missing at fit.
+    share_missing : float
+        Share of the cells that were missing at fit.
     grid : Grid or None
         The numbers that it can hold; None for categories, and where any number can be.
     aside : Aside or None
@@ -38,7 +38,7 @@ class Column:
     label: str
     levels: list | None
     kind: Kind
-    has_missing: bool
+    share_missing: float
     grid: Grid | None
     aside: Aside | None = None
 
@@ -88,12 +88,17 @@ class Column:
             grid = Grid.fit(cells, limits)
             if fitted.is_discrete and fractions:
                 grid = grid.without_steps()
-        return cls(label, levels, fitted, bool((~present).any()), grid)
+        return cls(label, levels, fitted, float(1 - present.mean()), grid)
 
     @classmethod
     def not_modelled(cls, label: str, aside: Aside) -> Column:
         """A column whose values are no part of the model."""
-        return cls(label, None, Constant(np.nan), True, None, aside)
+        return cls(label, None, Constant(np.nan), 0.0, None, aside)
+
+    @property
+    def has_missing(self) -> bool:
+        """bool : whether a cell was missing at fit."""
+        return self.share_missing > 0
 
     @property
     def is_dropped(self) -> bool:
@@ -158,7 +163,7 @@ class Column:
         facts = {
             "kind": self.kind.name,
             "levels": levels,
-            "has_missing": self.has_missing,
+            "share_missing": self.share_missing,
             "grid": None if self.grid is None else self.grid.state(),
             "aside": None if self.aside is None else self.aside.state(),
             "state": kind,
@@ -183,7 +188,7 @@ class Column:
         aside = None
         if facts["aside"] is not None:
             aside = Aside.from_state(facts["aside"])
-        return cls(label, levels, kind, facts["has_missing"], grid, aside)
+        return cls(label, levels, kind, facts["share_missing"], grid, aside)
 
     # ------------------------------------------------------------------------------------------------------------ pickling
 

@@ -76,6 +76,13 @@ class Grid:
         least, step = _steps(values, decimals)
         return cls(low, high, decimals, least, step, is_single)
 
+    @property
+    def step_size(self) -> float | None:
+        """float or None : the smallest step between two numbers; None if any number can be."""
+        if self.decimals is None:
+            return None
+        return (self.step or 1.0) / 10.0**self.decimals
+
     def without_steps(self) -> Grid:
         """The same range, with all numbers in it."""
         return replace(self, decimals=None, least=None, step=None, is_single=False)

@@ -289,6 +289,11 @@ def _holes_of_series(column: nw.Series[Any]) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------- tables with targets
 
 
+def n_rows(table: Table) -> int:
+    """Number of rows of an array or frame."""
+    return len(table) if isinstance(table, np.ndarray) else int(nw.from_native(table).shape[0])
+
+
 def n_columns(table: Table) -> int:
     """Number of columns of an array or frame."""
     return int(np.shape(table)[1]) if isinstance(table, np.ndarray) else int(nw.from_native(table).shape[1])

@@ -1,8 +1,8 @@
 """One column predicted from the others by `VAEEstimator.conditional`, beside boosted trees that are trained for it alone.
 
 Run ``python tests/benchmarks/bench_prediction.py --help``. Each table is split as in bench_tables.py; the seeds vary the
-models. Of a target of classes the page has the AUC and the Brier score on the test rows, of a number R2 and the share of test rows
-within the central intervals of 50 and 90 %.
+models. Of a target of classes the page has the AUC and the Brier score on the test rows, of a number R2 and the share of
+test rows within the central intervals of 50 and 90 %.
 """
 
 import argparse
