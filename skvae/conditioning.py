@@ -41,7 +41,7 @@ class IncompleteRows(NamedTuple):
     Attributes
     ----------
     values : ndarray of shape (n, n_features)
-        NaN where a cell is missing.
+        As they are modelled; NaN where a cell is missing.
     x : tensor of float32 of shape (n, layout.width)
         Encoded rows. Numbers are held within `INPUT_MAX` deviations, where the weights of draws by their densities are still
         numbers.
@@ -69,7 +69,7 @@ class IncompleteRows(NamedTuple):
         if encoded.offset is not None:
             offset = torch.from_numpy(encoded.offset).to(x)
 
-        return cls(values, x, given, offset)
+        return cls(table.rules.forward(values), x, given, offset)
 
 
 @on_one_thread
@@ -297,6 +297,17 @@ def sample_given(
     return values, min(numbers)
 
 
+def _keep_rules(table: Table, conditions: Conditions, drawn: np.ndarray) -> np.ndarray:
+    """Which rows drawn, with the given cells as they are, keep the constraints of the table."""
+    if not table.rules.all:
+        return np.ones(len(drawn), dtype=bool)
+
+    given = ~np.isnan(conditions.row[0])
+    drawn = drawn.copy()
+    drawn[:, given] = conditions.row[0, given]
+    return table.rules.hold(table.write(drawn, exact=conditions.exact))
+
+
 def _proposed_rows(
     vae: VAE,
     table: Table,
@@ -320,7 +331,7 @@ def _proposed_rows(
         parts, own = complete(vae, rows.x, rows.given, n_proposals, generator, density, noise=noise, offset=rows.offset)
         # float64, for a large whole number of single precision is not exact
         drawn = table.decode(parts[0].double().cpu().numpy())
-        met = conditions.hold(drawn)
+        met = conditions.hold(drawn) & _keep_rules(table, conditions, drawn)
         kept.append(drawn[met])
         log_weights.append(own[0].cpu()[torch.from_numpy(met)])
         n_kept += int(met.sum())

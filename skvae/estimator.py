@@ -87,6 +87,8 @@ class VAEEstimator(
         missing cells. Under the last two, `impute` and `reconstruct` leave the rows' own cells. ``"auto"`` finds texts most of
         which are distinct, and integers of a frame that are all distinct where chance would have repeated many, and names
         them in a warning: keys are ``"sequence"``, other texts ``"carry"``. None models all columns.
+    constraints : list of Constraint or None, default=None
+        Rules that new and filled rows keep, and that the training rows must keep: see `skvae.constraints`.
     handle_unknown : {"error", "ignore"}, default="error"
         What to do with a level, or a third value of a two-valued column, that no training row held: refuse it, or treat it
         as missing, as `HistGradientBoostingClassifier` does.
@@ -228,6 +230,7 @@ class VAEEstimator(
         bounds: str | dict[Any, Any] | None = "observed",
         protect: int | None = None,
         ignore: Any = "auto",
+        constraints: Sequence[Any] | None = None,
         handle_unknown: str = "error",
         latent_density: str = "auto",
         beta: float = 1.0,
@@ -255,6 +258,7 @@ class VAEEstimator(
         self.bounds = bounds
         self.protect = protect
         self.ignore = ignore
+        self.constraints = constraints
         self.handle_unknown = handle_unknown
         self.latent_density = latent_density
         self.beta = beta

@@ -44,6 +44,7 @@ from skvae.table import EncodedRows, Table
 from skvae.table.given import read_conditions, read_rows, repeated, write_given
 from skvae.table.selection import listed, position
 from skvae.threads import on_one_thread
+from skvae.validity import COPIES, valid_copies, valid_rows
 from skvae.version import __version__
 
 ROWS_AT_ONCE = 2**16
@@ -197,30 +198,33 @@ class FittedModel:
         report: Report | None = None,
     ) -> Any:
         """New rows, in the container of the table; without `noise`, means of p(x | z)."""
-        z = density.sample(n_samples, generator)
-        if not noise:
-            return self.decode(z, report=report)
-        return self.decode(z, generator, report)
+
+        def draw(n: int) -> np.ndarray:
+            z = density.sample(n, generator)
+            return self._decoded(z, generator if noise else None, report)
+
+        return self.table.write(valid_rows(self.table, draw, n_samples))
 
     @undisturbed
     @on_one_thread
-    def decode(
-        self, z: Tensor, generator: torch.Generator | None = None, report: Report | None = None, beside: Any = None
-    ) -> Any:
+    def decode(self, z: Tensor, report: Report | None = None, beside: Any = None) -> Any:
         """Rows, in the container of the table, decoded from points of shape (n_samples, latent_dim).
 
-        They are drawn from p(x | z) if there is a generator. Columns that are not modelled are those of `beside`, if given.
+        Columns that are not modelled are those of `beside`, if given.
         """
+        return self.table.write(self._decoded(z, None, report), beside=beside)
+
+    def _decoded(self, z: Tensor, generator: torch.Generator | None, report: Report | None) -> np.ndarray:
+        """Values decoded from points, or drawn from p(x | z) if there is a generator."""
         z = z.to(self.network.device)
         network = self._network_like(z)
 
         # what z alone tells of each cell
         if generator is None and network.auxiliary is not None and self.table.auxiliary is not None:
-            parts = restore(network.auxiliary, z, report)
-            return self.table.write(self.table.auxiliary.decode(parts.double().cpu().numpy()), beside=beside)
+            parts = restore(network.auxiliary, z, report).double().cpu().numpy()
+            return self.table.rules.backward(self.table.auxiliary.decode(parts))
 
-        parts = generate(network, z, generator, report)
-        return self.table.write(self.table.decode(parts.double().cpu().numpy()), beside=beside)
+        return self.table.decode(generate(network, z, generator, report).double().cpu().numpy())
 
     def _network_like(self, x: Tensor) -> VAE:
         """The network in the precision of `x`: a row's numbers then do not depend on the rows around it."""
@@ -284,9 +288,9 @@ class FittedModel:
 
             without = values[rows].copy()
             without[:, j] = np.nan
-            alone = np.full_like(without, np.nan)
-            alone[:, j] = values[rows, j]
-            log_jacobian = self.table.encode_values(alone).log_jacobian
+            # what the Jacobians of both differ by is that of the cell
+            log_jacobian = self.table.encode_values(values[rows]).log_jacobian
+            log_jacobian -= self.table.encode_values(without).log_jacobian
             surprise[rows, j] = self.log_likelihood(without, None, seed) - whole[rows] + log_jacobian
         return surprise
 
@@ -340,6 +344,12 @@ class FittedModel:
                 f"and varies."
             )
         table.check_exposure(values, to_score=False)
+        low = table.rules.differences.get(j)
+        if j in table.rules.differences.values() or (low is not None and np.isnan(values[:, low]).any()):
+            raise ValueError(
+                f"column={name!r} cannot be predicted: a constraint relates it to another column, of which the model has the "
+                f"difference. Predict the higher column, for rows in which the lower one is observed."
+            )
 
         density = self.density("auto")
         levels = level_values(table, j)
@@ -393,6 +403,7 @@ class FittedModel:
         """For each row of a table of conditions, `n_samples` rows that have its cells, one after the other."""
         values, positions = read_rows(self.table, given)
         copies = fill(self.network, self.table, values, n_samples, generator, density, report, noise=noise)
+        copies = self._valid_copies(copies, values, generator, density)
 
         # (n_samples, n, n_features): the rows of one condition stand beside each other
         rows = copies.swapaxes(0, 1).reshape(-1, copies.shape[-1])
@@ -407,7 +418,19 @@ class FittedModel:
         # single precision does not tell large whole numbers apart
         values = values.astype(np.float64)
         self.table.check_exposure(values, to_score=False)
-        return fill(self.network, self.table, values, n_draws, generator, self.density("auto"), report)
+        density = self.density("auto")
+        copies = fill(self.network, self.table, values, n_draws, generator, density, report)
+        return self._valid_copies(copies, values, generator, density)
+
+    def _valid_copies(
+        self, copies: np.ndarray, values: np.ndarray, generator: torch.Generator, density: LatentDensity
+    ) -> np.ndarray:
+        """Completed values, of which those that break a constraint are drawn again: see `skvae.validity.valid_copies`."""
+
+        def redraw(rows: np.ndarray) -> np.ndarray:
+            return fill(self.network, self.table, values[rows], COPIES, generator, density)
+
+        return valid_copies(self.table, copies, redraw)
 
     # ------------------------------------------------------------------------------------------------------------ pickling
 

@@ -85,8 +85,10 @@ def fill(
     -------
     copies : ndarray of shape (n_copies or 1, n, n_features)
     """
-    copies = np.repeat(values[None], n_copies or 1, axis=0)
-    missing = np.isnan(values)
+    # as they are modelled: a difference is missing where either column is
+    modelled = table.rules.forward(values)
+    copies = np.repeat(modelled[None], n_copies or 1, axis=0)
+    missing = np.isnan(modelled)
     rows = np.flatnonzero(missing.any(1))
 
     if report is not None:
@@ -102,7 +104,7 @@ def fill(
             copies[:, chunk] = _with_draws(vae, table, incomplete, n_copies, n_draws, generator, density, noise=noise)
             if report is not None:
                 report(len(chunk))
-        return copies
+        return _as_observed(table, copies, values)
 
     numbers = EVEN_DRAWS if vae.decoder.independent else EVEN_DRAWS_IN_ORDER
     seed = int(torch.randint(2**31, (1,), generator=generator))
@@ -121,7 +123,19 @@ def fill(
 
         # from the start again: to keep the few draws that made them unsure would favour these
         rows = np.concatenate(unsure)
-    return copies
+    return _as_observed(table, copies, values)
+
+
+def _as_observed(table: Table, copies: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Completed values in the columns of the table, with the observed ones as they were."""
+    if not table.rules.differences:
+        return copies
+
+    observed = ~np.isnan(values)
+    copies = table.rules.backward(copies)
+    copies[:, observed] = values[observed]
+    least = [0.0 if column.grid is None else column.grid.low for column in table.columns]
+    return table.rules.mend(copies, observed, least)
 
 
 def _chunks(rows: np.ndarray, n_draws: int) -> Iterator[np.ndarray]:

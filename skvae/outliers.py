@@ -31,7 +31,7 @@ class VAEOutlierDetector(OutlierMixin, BaseEstimator):
     vae : VAEEstimator, default=None
         Prototype of the VAEs. None stands for ``VAEEstimator(2, hidden_layer_sizes=(32,), likelihood="normal",
         decoder="factorized")``.
-    n_estimators : int, default=10
+    n_estimators : int, default=20
         Number of VAEs.
     max_samples : int, default=64
         Rows that each is fitted to; all of them, if there are fewer.
@@ -84,7 +84,7 @@ class VAEOutlierDetector(OutlierMixin, BaseEstimator):
         self,
         vae: VAEEstimator | None = None,
         *,
-        n_estimators: int = 10,
+        n_estimators: int = 20,
         max_samples: int = 64,
         contamination: float = 0.1,
         random_state: int | np.random.RandomState | None = None,

@@ -37,6 +37,7 @@ CONSTRAINTS: dict = {
     "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
     "exposure": [str, Integral, None],
     "bounds": [StrOptions({"observed"}), dict, None],
+    "constraints": ["array-like", None],
     "ignore": [StrOptions({"auto"}), "array-like", dict, None],
     "protect": [Interval(Integral, 2, None, closed="left"), None],
     "handle_unknown": [StrOptions({"error", "ignore"})],

@@ -100,6 +100,7 @@ def read_rows(
             bounds=estimator.bounds,
             protect=estimator.protect,
             ignore=estimator.ignore,
+            constraints=estimator.constraints,
             sample_weight=weight,
         )
 

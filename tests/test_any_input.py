@@ -396,6 +396,7 @@ BAD_PARAMETERS = [
     ("bounds", ["seen", 3, (0, 1)]),
     ("protect", [0, 1, 2.5, "all"]),
     ("ignore", ["none", 3, {0: "forget"}]),
+    ("constraints", ["positive", 3]),
     ("device", ["abacus", None, 3, "cuda:99", "meta"]),
     ("verbose", ["loud", -1, None]),
     ("random_state", ["seed", -1, 1.5]),

@@ -230,6 +230,7 @@ OTHER_VALUES = {
     "bounds": None,
     "protect": 5,
     "ignore": None,
+    "constraints": [],
     "device": "nowhere",
     "verbose": 3,
     "random_state": 7,

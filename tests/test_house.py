@@ -43,6 +43,8 @@ MAY_IMPORT = {
     "imputation": {"conditioning", "inference", "model", "quasirandom", "table", "threads"},
     "marginal": {"conditioning", "inference", "model", "quasirandom"},
     "conditionals": {"conditioning", "inference", "marginal", "model", "table"},
+    "constraints": {"table"},
+    "validity": {"table"},
     "information": {"model", "table", "threads"},
     "facts": {"fitted", "information", "model", "table"},
     "prediction": {"conditionals", "fitted", "parameters", "progress", "table"},
@@ -62,6 +64,7 @@ MAY_IMPORT = {
         "parameters",
         "table",
         "threads",
+        "validity",
     },
     "training_rows": {"_sklearn", "fitted", "model", "table"},
     "fitting": {

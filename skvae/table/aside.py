@@ -34,9 +34,9 @@ class Aside:
 
     Attributes
     ----------
-    policy : {"drop", "sequence", "carry"}
+    policy : {"drop", "sequence", "carry", "compute"}
         It is in no output; new rows have new keys; or new rows have missing cells. Under the last two, rows that are filled or
-        reconstructed keep their own cells.
+        reconstructed keep their own cells. ``"compute"``: a constraint replaces them, if they are numbers.
     keys : Keys or None
         For ``"sequence"``.
     """
@@ -48,6 +48,8 @@ class Aside:
         """Cells of n new rows, ndarray of shape (n,); objects that are None where they are missing."""
         if self.keys is not None:
             return self.keys.new(n)
+        if self.policy == "compute":
+            return np.zeros(n)
         return np.full(n, None, dtype=object)
 
     def state(self) -> dict:

@@ -341,6 +341,26 @@ def _is_missing(column: nw.Series) -> nw.Series:
     return missing
 
 
+def cells_of(X: Any, j: int) -> list:
+    """Cells of column `j` of a container, None where they are missing."""
+    return _objects(_columns(X)[j])
+
+
+def replace_column(written: Any, j: int, cells: np.ndarray) -> Any:
+    """A copy of a container with other cells, of shape (n_samples,), in column `j`, in the dtype that it has."""
+    frame = as_frame(written)
+    if frame is None:
+        changed = written.copy()
+        changed[:, j] = cells
+        return changed
+
+    own = frame[:, j]
+    if own.dtype.is_integer():
+        cells = np.rint(cells.astype(np.float64)).astype(np.int64)
+    new = nw.new_series(own.name, cells.tolist(), backend=frame.implementation)
+    return frame.with_columns(new.cast(own.dtype)).to_native()
+
+
 def take_columns(written: Any, like: Any, positions: Collection[int]) -> Any:
     """A frame with some of its columns, by position, as they are in another frame of as many columns."""
     new = nw.from_native(written, eager_only=True)

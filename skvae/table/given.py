@@ -98,7 +98,14 @@ def read_conditions(table: Table, given: dict) -> Conditions:
         if whole is not None:
             exact[j] = whole
 
-    _check_cells(table, row)
+    for high, low in table.rules.differences.items():
+        if not np.isnan(row[0, high]) and np.isnan(row[0, low]):
+            names = table.schema.names
+            raise ValueError(
+                f"given names the column {names[high]!r} without {names[low]!r}, from which a constraint measures it. Give "
+                f"both, or a range of {names[high]!r}."
+            )
+    _check_cells(table, table.rules.forward(row))
     return Conditions(row, exact, allowed)
 
 
@@ -141,7 +148,7 @@ def read_rows(table: Table, given: Any) -> tuple[np.ndarray, list[int]]:
         If the table has no such columns, or no row can have these cells.
     """
     values, positions = read_some(table, given)
-    _check_cells(table, values)
+    _check_cells(table, table.rules.forward(values))
     return values, positions
 
 
@@ -233,7 +240,8 @@ def _read_allowed(table: Table, j: int, name: Any, condition: Any) -> Allowed | 
         members = []
         for cell in condition:
             members.append(_read_cell(table, j, name, cell))
-            _check_cell(table, j, members[-1])
+            if j not in table.rules.differences:
+                _check_cell(table, j, members[-1])
         if not members:
             raise ValueError(f"given[{name!r}] is empty; expected at least one value of the column.")
         return Allowed(members=np.array(members))
@@ -254,7 +262,9 @@ def _read_range(table: Table, j: int, name: Any, condition: tuple) -> Allowed:
     if condition[1] is not None:
         high = _read_cell(table, j, name, condition[1])
 
-    least, greatest = (-np.inf, np.inf) if column.grid is None else (column.grid.low, column.grid.high)
+    least, greatest = -np.inf, np.inf
+    if column.grid is not None and j not in table.rules.differences:
+        least, greatest = column.grid.low, column.grid.high
     if low > high or low > greatest or high < least:
         raise ValueError(
             f"given[{name!r}]={condition!r}, but no row can meet it: expected low <= high, and a part of the column's range, "

@@ -117,6 +117,12 @@ class Schema:
         unit = {length: name for name, length in NANOSECONDS.items()}.get(clock.tick, "D")
         return np.dtype(f"{'datetime64' if clock.counts == 'moments' else 'timedelta64'}[{unit}]")
 
+    def holds_numbers(self, column: int) -> bool:
+        """Whether the cells of a column are numbers, booleans or times."""
+        if self.library is None:
+            return self.array_dtype != "object"
+        return self.types[column] not in ("Categorical", "Enum", "String", "Object", "Unknown")
+
     def can_hold(self, column: int, value: float) -> bool:
         """Whether a column of a frame holds a number to the bit: integers and booleans are no fractions."""
         if self.is_boolean(column):

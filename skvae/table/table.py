@@ -10,22 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import narwhals.stable.v2 as nw
 import numpy as np
+from sklearn.base import clone
 
 from skvae.table.arrangement import Arrangement
-from skvae.table.aside import find_aside
-from skvae.table.cells import find_categories, keep_cells, read_all, take_columns
+from skvae.table.aside import Aside, find_aside
+from skvae.table.cells import find_categories, read_all
 from skvae.table.column import Column
-from skvae.table.containers import as_table
 from skvae.table.encoding import encode_columns
 from skvae.table.exposure import Exposure, check_complete, check_positive, exposure_column, learn_exposure
 from skvae.table.grids import read_bounds
 from skvae.table.kinds import Normal, QuantileNormal
 from skvae.table.layout import EncodedRows
 from skvae.table.protection import protected
+from skvae.table.rules import Rules
 from skvae.table.schema import Schema
 from skvae.table.selection import kinds_asked, named_columns
+from skvae.table.writing import write_table
 
 
 class Table:
@@ -44,6 +45,8 @@ class Table:
         there is no such decoder.
     protects : bool, default=False
         Whether rare levels were left out: such levels are read as missing cells.
+    rules : Rules, default=None
+        What rows keep.
 
     Attributes
     ----------
@@ -70,10 +73,12 @@ class Table:
         standardised: Sequence[Normal | None] | None = None,
         *,
         protects: bool = False,
+        rules: Rules | None = None,
     ) -> None:
         self.schema = schema
         self.columns = columns
         self.protects = protects
+        self.rules = rules or Rules((), schema)
 
         # the exposure is drawn before the counts, wherever it stands in the table
         first = None if exposure is None else exposure[0]
@@ -109,6 +114,7 @@ class Table:
         bounds: str | dict | None = "observed",
         protect: int | None = None,
         ignore: Any = "auto",
+        constraints: Sequence[Any] | None = None,
         sample_weight: np.ndarray | None = None,
     ) -> tuple[Table, np.ndarray]:
         """Learn a table, and read it.
@@ -128,6 +134,8 @@ class Table:
             Levels and extremes that fewer rows share are not learnt: see `skvae.table.protection`.
         ignore : "auto", None, array-like of columns, or dict of column to policy, default="auto"
             Columns that are not modelled: see `skvae.table.aside`.
+        constraints : sequence of Constraint, default=None
+            Rules that rows keep: see `skvae.constraints`.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows. Rows of weight 0 count for the levels of categories only.
 
@@ -144,17 +152,22 @@ class Table:
         """
         schema = Schema.of(X)
         named = named_columns(schema.names, categorical_features, likelihood, exposure, bounds)
-        aside = find_aside(X, schema, ignore, named)
+        rules = Rules([clone(rule).fit(X) for rule in constraints or ()], schema)
+        aside = find_aside(X, schema, ignore, {*named, *rules.differences, *rules.computed})
+        for j in rules.computed:
+            aside[j] = Aside("compute" if schema.holds_numbers(j) else "carry")
         levels, boolean = find_categories(X, schema, categorical_features, aside)
         values = read_all(X, levels, schema.labels, aside=aside)
 
         weight = np.ones(len(values))
         if sample_weight is not None:
             weight = sample_weight
+        modelled = rules.forward(values)
         if protect is not None:
-            values, levels = protected(values, levels, weight > 0, protect)
+            modelled, levels = protected(modelled, levels, weight > 0, protect)
+            values = rules.backward(modelled)
 
-        rows = values[weight > 0]
+        rows = modelled[weight > 0]
         weight = weight[weight > 0]
         if np.isnan(rows).all():
             raise ValueError(
@@ -168,6 +181,7 @@ class Table:
             asked[j_exposure] = QuantileNormal.name
 
         limits = read_bounds(bounds, schema, levels)
+        rules.check_bounds(limits, schema)
         columns = []
         for j, label in enumerate(schema.labels):
             if j in aside:
@@ -182,7 +196,7 @@ class Table:
         if j_exposure is not None:
             label = columns[j_exposure].label
             learnt = (j_exposure, *learn_exposure(rows[:, j_exposure].astype(np.float64), weight, label))
-        return cls(schema, columns, learnt, protects=protect is not None), values
+        return cls(schema, columns, learnt, protects=protect is not None, rules=rules), values
 
     def with_auxiliary(self, values: np.ndarray, sample_weight: np.ndarray | None = None) -> Table:
         """This table, which an auxiliary decoder reads, too.
@@ -202,14 +216,16 @@ class Table:
             sample_weight = np.ones(len(values))
 
         standardised: list[Normal | None] = []
-        for column, cells in zip(self.columns, values.T, strict=True):
+        for column, cells in zip(self.columns, self.rules.forward(values).T, strict=True):
             normal = None
             if isinstance(column.kind, QuantileNormal):
                 present = ~np.isnan(cells)
                 normal = Normal.fit(cells[present].astype(np.float64), sample_weight[present])
             standardised.append(normal)
 
-        return Table(self.schema, self.columns, self._learnt_exposure(), standardised, protects=self.protects)
+        return Table(
+            self.schema, self.columns, self._learnt_exposure(), standardised, protects=self.protects, rules=self.rules
+        )
 
     def _learnt_exposure(self) -> tuple[int, float, float] | None:
         """What this table was made with."""
@@ -297,7 +313,8 @@ class Table:
         ValueError
             If a cell is not of the kind of its column.
         """
-        x, observed, log_jacobian = encode_columns(self.columns, self.arrangement, self.layout, values, dtype)
+        modelled = self.rules.forward(values)
+        x, observed, log_jacobian = encode_columns(self.columns, self.arrangement, self.layout, modelled, dtype)
 
         offset = None
         if self.exposure is not None:
@@ -306,7 +323,7 @@ class Table:
 
         if self.auxiliary is None:
             return EncodedRows(x, observed, log_jacobian, offset)
-        auxiliary = self.auxiliary.encode_values(values, x.dtype)
+        auxiliary = self.auxiliary.encode_values(modelled, x.dtype)
         x[:, self.layout.stop :] = auxiliary.x
         return EncodedRows(x, observed, log_jacobian, offset, auxiliary.log_jacobian)
 
@@ -325,15 +342,19 @@ class Table:
         values : ndarray of float64 of shape (n_samples, n_features)
             Within the ranges of the columns, and with their decimals.
         """
-        values = [self.decode_column(j, parts) for j in range(len(self.columns))]
-        return self.snap(np.stack(values, axis=1))
+        modelled = []
+        for j, column in enumerate(self.columns):
+            modelled.append(column.snap(self.decode_column(j, parts)))
+        return self.rules.backward(np.stack(modelled, axis=1))
 
     def snap(self, values: np.ndarray) -> np.ndarray:
         """What the columns can hold that is nearest to values of shape (n_samples, n_features)."""
-        return np.stack([column.snap(own) for column, own in zip(self.columns, values.T, strict=True)], axis=1)
+        modelled = self.rules.forward(values)
+        snapped = [column.snap(own) for column, own in zip(self.columns, modelled.T, strict=True)]
+        return self.rules.backward(np.stack(snapped, axis=1))
 
     def decode_column(self, j: int, parts: np.ndarray) -> np.ndarray:
-        """Column `j` of `decode`, ndarray of float64 of shape (n_samples,), as it is before `Column.snap`."""
+        """Column `j` as it is modelled, before `Column.snap`: ndarray of float64 of shape (n_samples,)."""
         own = [parts[:, i] for i in self.places[j]]
         values = self.columns[j].kind.decode(own, len(parts))
 
@@ -362,50 +383,7 @@ class Table:
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
         """
-        cells = []
-        for column, own in zip(self.columns, values.T, strict=True):
-            cells.append(column.write(own))
-        for j, whole in (exact or {}).items():
-            cells[j] = np.full(len(values), whole)
-
-        if self.schema.library is None:
-            written = self._as_array(cells)
-        else:
-            written = self.schema.write(cells)
-            if like is not None:
-                written = keep_cells(written, like, aside=self.aside)
-
-        # keep_cells has done so for frames
-        if beside is None and self.schema.library is None:
-            beside = like
-        if beside is not None and self.aside:
-            written = self._with_aside(written, beside)
-        return self._without_dropped(written)
-
-    def _with_aside(self, written: Any, beside: Any) -> Any:
-        """A container with the columns that are not modelled as they are in another one."""
-        if self.schema.library is not None:
-            return take_columns(written, as_table(beside), self.aside)
-
-        written[:, self.aside] = as_table(beside)[:, self.aside]
-        return written
-
-    def _as_array(self, cells: list[np.ndarray]) -> np.ndarray:
-        """Columns of cells side by side: floats, or objects if there are levels among them."""
-        if self.schema.array_dtype == "object":
-            return np.stack([own.astype(object) for own in cells], axis=1)
-        largest = float(np.finfo(self.schema.array_dtype).max)
-        numbers = np.stack([own.astype(np.float64) for own in cells], axis=1)
-        return np.clip(numbers, -largest, largest).astype(self.schema.array_dtype)
-
-    def _without_dropped(self, written: Any) -> Any:
-        """A container without the columns that are in no output."""
-        dropped = [j for j in self.aside if self.columns[j].is_dropped]
-        if not dropped:
-            return written
-        if isinstance(written, np.ndarray):
-            return np.delete(written, dropped, axis=1)
-        return nw.from_native(written, eager_only=True).drop(*map(self.schema.names.__getitem__, dropped)).to_native()
+        return write_table(self, values, like=like, exact=exact, beside=beside)
 
     # ------------------------------------------------------------------------------------------------------------- checks
 
@@ -454,6 +432,8 @@ class Table:
         ValueError
             If a level, a name or a dtype has no plain form.
         """
+        if self.rules.all:
+            raise ValueError("A table with constraints has no plain form. Pickle the model, or fit it without.")
         columns = []
         arrays = {}
         for j, column in enumerate(self.columns):

@@ -1,0 +1,420 @@
+"""Rules that rows of a table keep, for `VAEEstimator(constraints=[...])` or as transformers by themselves.
+
+A rule is kept by construction where that is possible: `Inequality` models a difference, `Function` and `FixedSum` compute a
+column from the others. `AllowedCombinations` and `Satisfies` are kept by drawing again what breaks them.
+"""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from skvae.table import as_table
+from skvae.table.containers import as_frame
+
+
+class Constraint(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
+    """What every rule answers. Columns are given by name, or by position for arrays."""
+
+    @property
+    @abstractmethod
+    def columns_used(self) -> list:
+        """list : the columns that the rule speaks of."""
+
+    @abstractmethod
+    def is_valid(self, X: Any) -> np.ndarray:
+        """Which rows keep the rule.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        valid : ndarray of bool of shape (n_samples,)
+            Rows in which a cell that the rule needs is missing count as valid.
+        """
+
+    def fit(self, X: Any, y: Any = None) -> Constraint:
+        """Check that all rows keep the rule, and learn what it needs.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+        y : Ignored
+            Not used, present by convention.
+
+        Returns
+        -------
+        self : Constraint
+
+        Raises
+        ------
+        ValueError
+            If the table lacks a column, or a row breaks the rule.
+        """
+        X = as_table(X)
+        self.n_features_in_ = int(X.shape[1])
+        for column in self.columns_used:
+            _position(X, column)
+        self._learn(X)
+
+        broken = np.flatnonzero(~self.is_valid(X))
+        if len(broken):
+            raise ValueError(
+                f"{self!r} is broken by {len(broken)} of {X.shape[0]} rows, the first of which is row {broken[0]}. Mend these "
+                f"rows, leave them out, or drop the constraint."
+            )
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The table in the form that is modelled: as it is, where the rule changes no column.
+
+        Parameters
+        ----------
+        X : array-like, pandas or polars DataFrame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        X_transformed : ndarray or DataFrame
+        """
+        check_is_fitted(self, "n_features_in_")
+        return as_table(X)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """The table in its own form: see `transform`."""
+        check_is_fitted(self, "n_features_in_")
+        return as_table(X)
+
+    def log_abs_det_jacobian(self, X: Any) -> np.ndarray:
+        """What `transform` adds to the log density of rows, ndarray of shape (n_samples,), in nats: nothing."""
+        return np.zeros(as_table(X).shape[0])
+
+    def _learn(self, X: Any) -> None:
+        """Learn from a table that has the columns."""
+
+
+class Inequality(Constraint):
+    """One column is at most another: ``low <= high``, for numbers and for dates.
+
+    The model has the difference ``high - low`` in place of `high`. New differences stay within the range of those of the
+    training rows, so that the rule is kept by construction. The change of variables leaves densities as they are.
+
+    Parameters
+    ----------
+    low, high : str or int
+        Columns, by name or position.
+    strict : bool, default=False
+        Whether equal cells break the rule.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skvae.constraints import Inequality
+    >>> stays = pd.DataFrame({"from": [3, 5], "until": [4, 9]})
+    >>> rule = Inequality("from", "until").fit(stays)
+    >>> rule.transform(stays)["until"].tolist()
+    [1, 4]
+    >>> rule.inverse_transform(rule.transform(stays)).equals(stays)
+    True
+    """
+
+    def __init__(self, low: Any, high: Any, *, strict: bool = False) -> None:
+        self.low = low
+        self.high = high
+        self.strict = strict
+
+    @property
+    def columns_used(self) -> list:
+        """See `Constraint`."""
+        return [self.low, self.high]
+
+    def is_valid(self, X: Any) -> np.ndarray:
+        """See `Constraint`."""
+        low, high = _column(X, self.low), _column(X, self.high)
+        missing = _missing(low) | _missing(high)
+        if isinstance(low, nw.Series):
+            met = (low < high) if self.strict else (low <= high)
+            return missing | met.fill_null(True).to_numpy().astype(bool)
+
+        with np.errstate(invalid="ignore"):
+            met = (low < high) if self.strict else (low <= high)
+        return missing | met.astype(bool)
+
+    def transform(self, X: Any) -> Any:
+        """See `Constraint`: the difference stands in place of `high`."""
+        X = super().transform(X)
+        return _with_column(X, self.high, _column(X, self.high) - _column(X, self.low))
+
+    def inverse_transform(self, X: Any) -> Any:
+        """See `Constraint`."""
+        X = super().inverse_transform(X)
+        return _with_column(X, self.high, _column(X, self.low) + _column(X, self.high))
+
+
+class Function(Constraint):
+    """One column is computed from the others: it is not modelled, and computed for each row that is made.
+
+    Parameters
+    ----------
+    column : str or int
+        The column, by name or position.
+    function : callable
+        ``function(X)`` gives its cells for a table of shape (n_samples, n_features), whose own cells of `column` are not to be
+        read.
+    tolerance : float, default=1e-6
+        Difference, relative to the larger one, up to which numbers count as equal.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skvae.constraints import Function
+    >>> rows = pd.DataFrame({"net": [1.0, 2.0], "gross": [1.2, 2.4]})
+    >>> rule = Function("gross", lambda X: 1.2 * X["net"]).fit(rows)
+    >>> list(rule.transform(rows).columns)
+    ['net']
+    >>> bool(rule.is_valid(rows.assign(gross=2)).any())
+    False
+    """
+
+    def __init__(self, column: Any, function: Callable[[Any], Any], *, tolerance: float = 1e-6) -> None:
+        self.column = column
+        self.function = function
+        self.tolerance = tolerance
+
+    @property
+    def columns_used(self) -> list:
+        """See `Constraint`."""
+        return [self.column]
+
+    def is_valid(self, X: Any) -> np.ndarray:
+        """See `Constraint`."""
+        X = as_table(X)
+        cells = np.asarray(_column(X, self.column))
+        computed = np.asarray(self.compute(X))
+        missing = _missing(_column(X, self.column)) | _missing(computed)
+        if cells.dtype.kind in "iuf" and computed.dtype.kind in "iufb":
+            near = self.tolerance * np.maximum(np.abs(cells), np.abs(computed))
+            return missing | (np.abs(cells - computed) <= near)
+        return missing | (cells == computed)
+
+    def compute(self, X: Any) -> Any:
+        """Cells of the column, of length n_samples."""
+        computed = self.function(X)
+        if np.shape(computed)[:1] != (X.shape[0],):
+            raise ValueError(
+                f"The function of {self!r} gave an answer of shape {np.shape(computed)} for {X.shape[0]} rows. Expected one "
+                f"cell per row."
+            )
+        return computed
+
+    def transform(self, X: Any) -> Any:
+        """See `Constraint`: the column is left out."""
+        X = super().transform(X)
+        frame = as_frame(X)
+        if frame is not None:
+            return frame.drop(self.column).to_native()
+        return np.delete(X, self.column, axis=1)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """See `Constraint`: the column is computed, and stands where it stood."""
+        X = super().inverse_transform(X)
+        frame = as_frame(X)
+        if frame is None:
+            room = np.insert(X, self.column % self.n_features_in_, np.zeros(len(X)), axis=1)
+            return _with_column(room, self.column, np.asarray(self.compute(room)))
+
+        cells = np.asarray(self.compute(X)).tolist()
+        computed = nw.new_series(str(self.column), cells, backend=frame.implementation)
+        if self._dtype is not None:
+            computed = computed.cast(self._dtype)
+        names = [*self._names[: self._at], self.column, *self._names[self._at + 1 :]]
+        return frame.with_columns(computed.alias(self.column)).select(names).to_native()
+
+    def _learn(self, X: Any) -> None:
+        frame = as_frame(X)
+        self._names = [] if frame is None else list(frame.columns)
+        self._dtype = None if frame is None else frame[self.column].dtype
+        self._at = _position(X, self.column)
+
+
+class FixedSum(Function):
+    """Columns add up to another one, or to a number: the sum is computed from its parts, or the last part from the others.
+
+    Parameters
+    ----------
+    columns : sequence of (str or int)
+        The parts.
+    total : str, int or float, default=1.0
+        The column of the sum, by name; or the number that all rows add up to.
+    tolerance : float, default=1e-6
+        Difference, relative to the larger one, up to which sums count as equal.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skvae.constraints import FixedSum
+    >>> rows = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "all": [4.0, 6.0]})
+    >>> FixedSum(["a", "b"], "all").fit(rows).transform(rows).columns.tolist()
+    ['a', 'b']
+    """
+
+    def __init__(self, columns: Sequence, total: Any = 1.0, *, tolerance: float = 1e-6) -> None:
+        self.columns = columns
+        self.total = total
+        self.tolerance = tolerance
+
+    @property
+    def column(self) -> Any:
+        """str or int : the column that is computed."""
+        return self.total if isinstance(self.total, str) else list(self.columns)[-1]
+
+    @property
+    def columns_used(self) -> list:
+        """See `Constraint`."""
+        return [*self.columns, *([self.total] if isinstance(self.total, str) else [])]
+
+    def function(self, X: Any) -> np.ndarray:
+        """Cells of the column that is computed."""
+        total = np.zeros(X.shape[0])
+        for name in self.columns:
+            if name != self.column:
+                total = total + np.asarray(_column(X, name), dtype=np.float64)
+        return total if isinstance(self.total, str) else self.total - total
+
+
+class AllowedCombinations(Constraint):
+    """Only combinations of cells that are known to occur: those of the training rows, or those that are given.
+
+    Parameters
+    ----------
+    columns : sequence of (str or int)
+        Columns of categories, by name or position.
+    combinations : iterable of tuple, default=None
+        The combinations that are allowed. None takes those of the rows that it is fitted to.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skvae.constraints import AllowedCombinations
+    >>> rows = pd.DataFrame({"town": ["Bonn", "Kiel"], "state": ["NRW", "SH"]})
+    >>> rule = AllowedCombinations(["town", "state"]).fit(rows)
+    >>> rule.is_valid(rows.assign(state="SH")).tolist()
+    [False, True]
+    """
+
+    def __init__(self, columns: Sequence, combinations: Any = None) -> None:
+        self.columns = columns
+        self.combinations = combinations
+
+    @property
+    def columns_used(self) -> list:
+        """See `Constraint`."""
+        return list(self.columns)
+
+    def is_valid(self, X: Any) -> np.ndarray:
+        """See `Constraint`."""
+        check_is_fitted(self, "combinations_")
+        valid = []
+        for cells in self._rows(as_table(X)):
+            valid.append(None in cells or cells in self.combinations_)
+        return np.array(valid, dtype=bool)
+
+    def _learn(self, X: Any) -> None:
+        rows = self._rows(X) if self.combinations is None else map(tuple, self.combinations)
+        self.combinations_ = {cells for cells in rows if None not in cells}
+
+    def _rows(self, X: Any) -> list[tuple]:
+        """The cells of each row, None where one is missing."""
+        columns = []
+        for name in self.columns:
+            column = _column(X, name)
+            cells = np.array(column, dtype=object)
+            cells[_missing(column)] = None
+            columns.append(cells.tolist())
+        return list(zip(*columns, strict=True))
+
+
+class Satisfies(Constraint):
+    """Rows satisfy a condition of one's own. New rows that do not are drawn again.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(X)`` gives, for a table of shape (n_samples, n_features), n_samples booleans. It tells what a missing cell
+        means.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skvae.constraints import Satisfies
+    >>> rows = pd.DataFrame({"age": [40, 17], "drives": [True, False]})
+    >>> Satisfies(lambda X: ~X["drives"] | (X["age"] >= 17)).fit(rows).is_valid(rows).tolist()
+    [True, True]
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    @property
+    def columns_used(self) -> list:
+        """See `Constraint`."""
+        return []
+
+    def is_valid(self, X: Any) -> np.ndarray:
+        """See `Constraint`."""
+        X = as_table(X)
+        valid = np.asarray(self.function(X))
+        if valid.shape != (X.shape[0],):
+            raise ValueError(
+                f"The function of {self!r} gave an answer of shape {valid.shape} for {X.shape[0]} rows. Expected one boolean "
+                f"per row."
+            )
+        return valid.astype(bool)
+
+
+def _position(X: Any, column: Any) -> int:
+    frame = as_frame(X)
+    names = list(range(X.shape[1])) if frame is None else list(frame.columns)
+    if column not in names:
+        raise ValueError(
+            f"A constraint names the column {column!r}, which the table does not have. Its columns are {names}."
+        )
+    return names.index(column)
+
+
+def _column(X: Any, column: Any) -> Any:
+    """A column, as a series of narwhals or an array of shape (n_samples,)."""
+    X = as_table(X)
+    frame = as_frame(X)
+    return X[:, column] if frame is None else frame[column]
+
+
+def _with_column(X: Any, column: Any, cells: Any) -> Any:
+    """A copy of a table with other cells in a column."""
+    frame = as_frame(X)
+    if frame is not None:
+        return frame.with_columns(cells.alias(column)).to_native()
+
+    changed = X.copy()
+    changed[:, column] = cells
+    return changed
+
+
+def _missing(column: Any) -> np.ndarray:
+    """Which cells are missing, ndarray of bool of shape (n_samples,)."""
+    if isinstance(column, nw.Series):
+        missing = column.is_null()
+        if column.dtype.is_float():
+            missing = missing | column.is_nan().fill_null(True)
+        return missing.to_numpy().astype(bool)
+
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    return np.array([cell is None or cell != cell for cell in column], dtype=bool)

@@ -1,0 +1,171 @@
+"""Rules between columns, as the table keeps them: differences that are modelled, columns that are computed, rows to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from skvae.table.cells import cells_of, replace_column
+from skvae.table.schema import Schema
+
+
+class Rule(Protocol):
+    """What a table needs of a constraint: see `skvae.constraints.Constraint`."""
+
+    def fit(self, X: Any, y: Any = None) -> Any: ...
+
+    def is_valid(self, X: Any) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Computes(Protocol):
+    """A constraint that computes a column."""
+
+    column: Any
+
+    def compute(self, X: Any) -> Any: ...
+
+
+@runtime_checkable
+class Orders(Protocol):
+    """A constraint that keeps one column below another."""
+
+    low: Any
+    high: Any
+
+
+class Rules:
+    """The fitted constraints of a table.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+        Fitted.
+    schema : Schema
+
+    Attributes
+    ----------
+    differences : dict of int to int
+        By position of a column, that of the lower one whose distance from it is modelled.
+    computed : dict of int to Computes
+        Columns that are computed from the others.
+    """
+
+    def __init__(self, rules: Sequence[Any], schema: Schema) -> None:
+        self.all = list(rules)
+        self.differences: dict[int, int] = {}
+        self.computed: dict[int, Computes] = {}
+        for rule in rules:
+            if isinstance(rule, Computes):
+                self.computed[schema.names.index(rule.column)] = rule
+            elif isinstance(rule, Orders):
+                self._add_difference(rule, schema)
+
+    def _add_difference(self, rule: Orders, schema: Schema) -> None:
+        low, high = schema.names.index(rule.low), schema.names.index(rule.high)
+        if low == high:
+            raise ValueError(f"{rule!r} compares a column with itself.")
+        own = schema.clocks[low], schema.clocks[high]
+        if own[0] != own[1]:
+            raise ValueError(f"{rule!r} compares columns of two types. Convert them to one.")
+        if high in self.differences:
+            raise ValueError(
+                f"{rule!r} and another constraint bound the column {rule.high!r} from below. Keep the tighter one, and state "
+                f"the other by Satisfies."
+            )
+
+        # a chain that comes back to its first column has no order
+        behind = low
+        while behind in self.differences:
+            behind = self.differences[behind]
+            if behind == high:
+                raise ValueError(f"{rule!r} closes a circle of inequalities.")
+        self.differences[high] = low
+
+    def check_bounds(self, limits: Sequence, schema: Schema) -> None:
+        """Raise a ValueError if limits are stated for a column whose difference from another is modelled."""
+        for high in self.differences:
+            if isinstance(limits[high], tuple):
+                raise ValueError(
+                    f"bounds names the column {schema.names[high]!r}, which a constraint keeps above another one. State its "
+                    f"limits by Satisfies."
+                )
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Values of shape (n, n_features) with differences in place of the higher columns; NaN where a cell is missing."""
+        if not self.differences:
+            return values
+
+        modelled = values.copy()
+        for high, low in self.differences.items():
+            modelled[:, high] = values[:, high] - values[:, low]
+        return modelled
+
+    def backward(self, modelled: np.ndarray) -> np.ndarray:
+        """The inverse of `forward`, for values of shape (..., n_features)."""
+        if not self.differences:
+            return modelled
+
+        values = modelled.copy()
+        for high in self._from_below():
+            values[..., high] = values[..., self.differences[high]] + modelled[..., high]
+        return values
+
+    def _from_below(self) -> list[int]:
+        """The higher columns, each behind the one below it."""
+        order: list[int] = []
+        left = dict(self.differences)
+        while left:
+            for high, low in list(left.items()):
+                if low not in left:
+                    order.append(high)
+                    del left[high]
+        return order
+
+    def mend(self, values: np.ndarray, observed: np.ndarray, least: Sequence[float]) -> np.ndarray:
+        """Values whose lower columns, where they were filled, are lower than what was observed above them.
+
+        Parameters
+        ----------
+        values : ndarray of shape (..., n, n_features)
+        observed : ndarray of bool of shape (n, n_features)
+            Which cells were observed.
+        least : sequence of float of length n_features
+            The smallest difference of each higher column.
+        """
+        for high, low in self.differences.items():
+            rows = observed[:, high] & ~observed[:, low]
+            values[..., rows, low] = np.minimum(values[..., rows, low], values[..., rows, high] - least[high])
+        return values
+
+    def complete(self, written: Any, like: Any = None) -> Any:
+        """A container with its computed columns, in the dtypes that these have in it.
+
+        Parameters
+        ----------
+        written : array or DataFrame of shape (n_samples, n_features)
+            With any cells in these columns.
+        like : array or DataFrame of shape (n_samples, n_features), default=None
+            Its cells that are not missing are kept.
+
+        Returns
+        -------
+        completed : array or DataFrame of shape (n_samples, n_features)
+        """
+        for j, rule in self.computed.items():
+            cells = np.array(rule.compute(written), dtype=object)
+            if like is not None:
+                own = cells_of(like, j)
+                observed = np.array([cell is not None for cell in own])
+                cells[observed] = np.array(own, dtype=object)[observed]
+            written = replace_column(written, j, cells)
+        return written
+
+    def hold(self, written: Any) -> np.ndarray:
+        """Which rows of a container keep all rules, ndarray of bool of shape (n_samples,)."""
+        valid = np.ones(written.shape[0], dtype=bool)
+        for rule in self.all:
+            valid &= rule.is_valid(written)
+        return valid
