@@ -160,7 +160,7 @@ def _found(X: Any, schema: Schema, named: Collection[int]) -> dict[int, Aside]:
             cells = _cells(X, j)
             keys = None
             # no new text is a category of a dtype
-            if schema.types[j:] == [] or schema.types[j] not in ("Categorical", "Enum"):
+            if schema.library is None or schema.types[j] not in ("Categorical", "Enum"):
                 keys = _keys_of(cells)
             if keys is None:
                 _refuse_numbers(cells, schema.labels[j])

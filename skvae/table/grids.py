@@ -107,8 +107,8 @@ class Grid:
         # a number of single precision is not its decimal text
         if self.is_single:
             snapped = snapped.astype(np.float32).astype(np.float64)
-        # no zero is below zero
-        return snapped + 0.0
+        # a decimal may be a rounding error off the end; and no zero is below zero
+        return np.clip(snapped, self.low, self.high) + 0.0
 
     def _to_step(self, values: np.ndarray) -> np.ndarray:
         """The nearest numbers that are whole steps from the least one, and within the range."""

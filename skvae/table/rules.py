@@ -11,14 +11,6 @@ from skvae.table.cells import cells_of, replace_column
 from skvae.table.schema import Schema
 
 
-class Rule(Protocol):
-    """What a table needs of a constraint: see `skvae.constraints.Constraint`."""
-
-    def fit(self, X: Any, y: Any = None) -> Any: ...
-
-    def is_valid(self, X: Any) -> np.ndarray: ...
-
-
 @runtime_checkable
 class Computes(Protocol):
     """A constraint that computes a column."""
@@ -41,8 +33,8 @@ class Rules:
 
     Parameters
     ----------
-    rules : sequence of Rule
-        Fitted.
+    rules : sequence of Constraint
+        Fitted: see `skvae.constraints`.
     schema : Schema
 
     Attributes

@@ -298,8 +298,11 @@ def _cast(column: np.ndarray, type_name: str, clock: Clock | None) -> np.ndarray
         return column
 
     # no cell at fit: none to give back
-    if column.dtype.kind == "f" and not type_name.startswith("Float") and np.isnan(column).all():
-        return np.full(len(column), None, dtype=object)
+    if column.dtype.kind == "f" and not type_name.startswith("Float") and np.isnan(column).any():
+        present = ~np.isnan(column)
+        cells = np.full(len(column), None, dtype=object)
+        cells[present] = _cast(column[present], type_name, clock).astype(object)
+        return cells
 
     if type_name == "Boolean":
         return column > 0.5
