@@ -290,7 +290,7 @@ class FixedSum(Function):
 
 
 class AllowedCombinations(Constraint):
-    """Only combinations of cells that are known to occur: those of the training rows, or those that are given.
+    """Only combinations of cells that do occur: those of the training rows, or those that are given.
 
     Parameters
     ----------

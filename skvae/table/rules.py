@@ -17,7 +17,8 @@ class Computes(Protocol):
 
     column: Any
 
-    def compute(self, X: Any) -> Any: ...
+    def compute(self, X: Any) -> Any:
+        """Cells of the column, of length n_samples."""
 
 
 @runtime_checkable
