@@ -228,7 +228,7 @@ def number_draws(
         parts = made.parts.flatten(0, 1).double().cpu().numpy()
         draws[chunk] = table.columns[j].snap(table.decode_column(j, parts)).reshape(len(own), n_draws)
         if j in table.rules.differences:
-            draws[chunk] += own[:, table.rules.differences[j], None]
+            draws[chunk] += table.rules.scales[j] * own[:, table.rules.differences[j], None]
         log_weights = (log_ratio + made.log_prob.sum(-1)).double()
         weights[chunk] = torch.softmax(log_weights, dim=1).cpu().numpy()
         if report is not None:

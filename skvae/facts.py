@@ -100,10 +100,13 @@ def column_facts(model: FittedModel) -> ColumnFacts:
         step: float | str | None = None
         if column.grid is not None:
             dtype = model.table.schema.time_dtype(j)
+            # of some columns, the distance from a lower one is modelled
+            if dtype is not None and j in model.table.rules.differences:
+                dtype = np.dtype(dtype.str.replace("M8", "m8"))
             low, high = _as_cells([column.grid.low, column.grid.high], dtype)
             step = column.grid.step_size
             if step is not None and dtype is not None:
-                step = str(np.array(int(step)).astype(dtype.str.replace("M8", "m8")))
+                step = _as_span(step, dtype)
         levels = None
         if column.levels is not None:
             levels = ", ".join(map(str, column.levels))
@@ -197,7 +200,20 @@ def _as_cells(values: list[float], dtype: np.dtype | None) -> list:
     """Numbers as they are, and ticks as texts."""
     if dtype is None or not np.isfinite(values).all():
         return values
-    return np.array(values).astype(np.int64).astype(dtype).astype(str).tolist()
+    times = np.array(values).astype(np.int64).astype(dtype)
+    if dtype.kind == "M":
+        return np.datetime_as_string(times, unit="auto").tolist()
+    return [_as_span(float(value), dtype) for value in values]
+
+
+def _as_span(ticks: float, dtype: np.dtype) -> str:
+    """A number of ticks in the longest unit that tells it exactly."""
+    span = np.array(int(ticks)).astype(dtype.str.replace("M8", "m8"))
+    for unit in ("D", "h", "m", "s", "ms", "us"):
+        longer = span.astype(f"m8[{unit}]")
+        if longer == span:
+            return str(longer)
+    return str(span)
 
 
 def _n_parameters(vae: VAE) -> int:

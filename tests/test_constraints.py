@@ -158,6 +158,21 @@ def test_inequalities_form_chains_and_no_circles():
         VAEEstimator(constraints=[Inequality("a", "b")], bounds={"b": (0, None)}).fit(X)
 
 
+@pytest.mark.parametrize("units", [("s", "us"), ("ns", "ms")])
+def test_dates_of_two_units_are_compared(units):
+    X = stays()[["from", "until", "age"]]
+    X = X.astype({"from": f"datetime64[{units[0]}]", "until": f"datetime64[{units[1]}]"})
+    rule = Inequality("from", "until", strict=True)
+    vae = VAEEstimator(1, hidden_layer_sizes=(4,), max_iter=2, constraints=[rule], random_state=0).fit(X)
+    made = vae.sample(300, random_state=0)
+    assert list(made.dtypes) == list(X.dtypes)
+    assert clone(rule).fit(X).is_valid(made).all()
+    assert (made["until"] - made["from"]).max() <= (X["until"] - X["from"]).max()
+    holes = X.assign(**{"from": X["from"].where(X.index % 2 > 0)})
+    assert clone(rule).fit(X).is_valid(vae.impute(holes)).all()
+    assert (vae.conditional(X[:3], "until").mean() > X["from"][:3].to_numpy()).all()
+
+
 # ------------------------------------------------------------------------------------------------------------- in a model
 
 

@@ -6,6 +6,7 @@ import pytest
 from test_inference import linear_model
 
 from skvae import VAEEstimator
+from skvae.constraints import Inequality
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,8 @@ def test_columns_are_told_as_a_table(mixed):
     X = people()
     assert (facts["height"]["low"], facts["height"]["high"]) == (X["height"].min(), X["height"].max())
     assert facts["height"]["step"] == pytest.approx(0.1)
-    assert facts["since"]["low"].startswith("2020-01-0")
-    assert "day" in facts["since"]["step"] or "second" in facts["since"]["step"]
+    assert facts["since"]["low"] == str(X["since"].min().date())
+    assert facts["since"]["step"] == "7 days"
     assert facts["town"]["levels"] == "Bonn, Kiel"
     text = repr(facts)
     assert len(text.splitlines()) == 6
@@ -106,3 +107,11 @@ def test_columns_are_told_as_a_table(mixed):
 def test_noise_of_mixed_tables_is_told_for_normal_columns_only(mixed):
     assert set(mixed.noise_std_) == {"height", "weight", "since"}
     assert 0 < mixed.noise_std_["weight"] < people()["weight"].std()
+
+
+def test_the_distance_of_a_date_from_a_lower_one_is_told_as_such():
+    X = people()[["since", "height"]]
+    X["until"] = X["since"] + pd.to_timedelta(12 * np.arange(1, 301) % 240 + 12, unit="h")
+    rule = Inequality("since", "until")
+    facts = VAEEstimator(1, hidden_layer_sizes=(4,), max_iter=1, constraints=[rule]).fit(X).columns_["until"]
+    assert (facts["low"], facts["step"]) == ("12 hours", "12 hours")

@@ -42,6 +42,8 @@ class Rules:
     ----------
     differences : dict of int to int
         By position of a column, that of the lower one whose distance from it is modelled.
+    scales : dict of int to float
+        Units of the higher column per unit of the lower one.
     computed : dict of int to Computes
         Columns that are computed from the others.
     """
@@ -49,6 +51,7 @@ class Rules:
     def __init__(self, rules: Sequence[Any], schema: Schema) -> None:
         self.all = list(rules)
         self.differences: dict[int, int] = {}
+        self.scales: dict[int, float] = {}
         self.computed: dict[int, Computes] = {}
         for rule in rules:
             if isinstance(rule, Computes):
@@ -60,8 +63,8 @@ class Rules:
         low, high = schema.names.index(rule.low), schema.names.index(rule.high)
         if low == high:
             raise ValueError(f"{rule!r} compares a column with itself.")
-        own = schema.clocks[low], schema.clocks[high]
-        if own[0] != own[1]:
+        own, other = schema.clocks[low], schema.clocks[high]
+        if (own is None) != (other is None) or (own and other and not own.reads(other)):
             raise ValueError(f"{rule!r} compares columns of two types. Convert them to one.")
         if high in self.differences:
             raise ValueError(
@@ -76,6 +79,8 @@ class Rules:
             if behind == high:
                 raise ValueError(f"{rule!r} closes a circle of inequalities.")
         self.differences[high] = low
+        # ticks of two units
+        self.scales[high] = own.tick / other.tick if own and other else 1.0
 
     def check_bounds(self, limits: Sequence, schema: Schema) -> None:
         """Raise a ValueError if limits are stated for a column whose difference from another is modelled."""
@@ -93,7 +98,7 @@ class Rules:
 
         modelled = values.copy()
         for high, low in self.differences.items():
-            modelled[:, high] = values[:, high] - values[:, low]
+            modelled[:, high] = values[:, high] - self.scales[high] * values[:, low]
         return modelled
 
     def backward(self, modelled: np.ndarray) -> np.ndarray:
@@ -103,7 +108,8 @@ class Rules:
 
         values = modelled.copy()
         for high in self._from_below():
-            values[..., high] = values[..., self.differences[high]] + modelled[..., high]
+            low = self.differences[high]
+            values[..., high] = self.scales[high] * values[..., low] + modelled[..., high]
         return values
 
     def _from_below(self) -> list[int]:
@@ -130,7 +136,8 @@ class Rules:
         """
         for high, low in self.differences.items():
             rows = observed[:, high] & ~observed[:, low]
-            values[..., rows, low] = np.minimum(values[..., rows, low], values[..., rows, high] - least[high])
+            highest = (values[..., rows, high] - least[high]) / self.scales[high]
+            values[..., rows, low] = np.minimum(values[..., rows, low], highest)
         return values
 
     def complete(self, written: Any, like: Any = None) -> Any:
