@@ -19,10 +19,10 @@ from skvae.quasirandom import shifted, shifts_by_cells, uniform_points
 SHARE_NEAR = 7 / 8
 """Share of the draws of z that come from around the posterior; the others come from p(z), which bounds their weights."""
 
-DRAWS = (64, 512)
+DRAWS = (64, 256)
 """Draws of z and the missing cells: first, and for rows whose weights differ much."""
 
-FEWEST_EFFECTIVE = 16
+FEWEST_EFFECTIVE = 10
 """Effective number of draws (Kong, 1992) below which a row gets more."""
 
 DRAWS_AT_ONCE = 2**14

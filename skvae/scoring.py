@@ -51,7 +51,7 @@ class ScoringMixin:
             In nats and in the units of X: log densities of numbers plus log masses of levels, flags and counts. A value of a
             ``"quantile_normal"`` column that many training rows share has a mass, too, and a value never seen in a column of
             levels only has little of it. Missing cells are integrated out: under the autoregressive decoder by draws of them,
-            64 to 512 for ``"auto"``. Constant columns, and those that are not modelled, do not count.
+            64 to 256 for ``"auto"``. Constant columns, and those that are not modelled, do not count.
         """
         model = self._model()
         n = None
