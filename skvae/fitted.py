@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -43,6 +42,7 @@ from skvae.surroundings import undisturbed
 from skvae.table import EncodedRows, Table
 from skvae.table.given import read_conditions, read_rows, repeated, write_given
 from skvae.table.selection import listed, position
+from skvae.table.warning import warn
 from skvae.threads import on_one_thread
 from skvae.validity import COPIES, valid_copies, valid_rows
 from skvae.version import __version__
@@ -380,11 +380,10 @@ class FittedModel:
 
         # rows alike are no error, but nothing to learn from
         if n_effective < max(MIN_SHARE_OF_PROPOSALS * min(n_samples, SAMPLES_AT_ONCE), MIN_PROPOSALS):
-            warnings.warn(
+            warn(
                 f"The {n_samples} rows given {given} rest on only about {n_effective:.0f} different proposals, so that "
                 f"many are alike, or unlike what the model would have: few of its rows meet these conditions. Give fewer "
                 f"cells, or train with more rows like these.",
-                stacklevel=4,
             )
         return self.table.write(values, exact=conditions.exact)
 
@@ -446,9 +445,8 @@ class FittedModel:
         state = dict(state)
         version = state.pop("version", "an earlier version")
         if version != __version__:
-            warnings.warn(
+            warn(
                 f"A model of skvae {version} is unpickled by {__version__}: its answers may differ. Fit it again.",
-                stacklevel=2,
             )
 
         try:

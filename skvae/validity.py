@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from skvae.table import Table
+from skvae.table.warning import warn
 
 TIMES = 50
 """How many times as many rows as are wanted are drawn before it is an error."""
@@ -82,10 +82,9 @@ def valid_copies(table: Table, copies: np.ndarray, redraw: Callable[[np.ndarray]
         n_left += _replace(table, copy, rows, redraw(rows))
 
     if n_left:
-        warnings.warn(
+        warn(
             f"{n_left} rows were filled, but no completion was found that keeps the constraints: what is observed in them "
             f"may break one.",
-            stacklevel=8,
         )
     return copies
 

@@ -41,8 +41,9 @@ def found():
     X = passengers()
     with pytest.warns(UserWarning, match=r"'id' \(sequence\), 'ticket' \(sequence\), 'name' \(carry\)") as caught:
         vae = quick().fit(X)
-    # all of them at once
+    # all of them at once, at the line of the call
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     return vae, X
 
 

@@ -249,3 +249,11 @@ def test_a_rule_that_the_model_has_not_learnt_is_an_error_and_not_an_endless_loo
 def test_state_of_a_table_with_rules_has_no_plain_form(model):
     with pytest.raises(ValueError, match="has no plain form"):
         model._fitted.table.state()
+
+
+def test_rows_that_cannot_be_mended_are_warned_about_at_the_line_of_the_call(model):
+    X = stays()
+    broken = X.assign(age=16, drives=True, meals=np.nan, total=np.nan)[:30]
+    with pytest.warns(UserWarning, match="30 rows were filled, but no completion was found") as caught:
+        model.impute(broken)
+    assert caught[0].filename == __file__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from skvae.table.keys import Keys
 from skvae.table.one_cell import is_missing
 from skvae.table.schema import Schema
 from skvae.table.selection import listed, position
+from skvae.table.warning import warn
 
 POLICIES = ("drop", "sequence", "carry")
 
@@ -174,11 +174,10 @@ def _found(X: Any, schema: Schema, named: Collection[int]) -> dict[int, Aside]:
             f"All columns look like identifiers or free text: {', '.join(told)}. Give columns to learn from, or model these "
             f"by ignore=None."
         )
-    warnings.warn(
+    warn(
         f"Columns that look like identifiers or free text are not modelled: {', '.join(told)}. New rows have new keys where "
         f"it says sequence, and missing cells where it says carry. State it by ignore={{column: 'sequence', 'carry' or "
         f"'drop'}}, or model all columns by ignore=None.",
-        stacklevel=2,
     )
     return aside
 
