@@ -64,10 +64,8 @@ def marginal_log_likelihood(
 
     Parameters
     ----------
-    vae : VAE
-    x : tensor of shape (n, layout.width)
-        Encoded rows.
-    observed : tensor of bool of shape (n, n_parts)
+    vae, x, observed
+        See `has_holes`.
     offset : tensor of shape (n,) or None
         Offsets of the counts, if there is an exposure; NaN where it is missing.
     density : LatentDensity
@@ -76,7 +74,7 @@ def marginal_log_likelihood(
     n_draws : int, default=None
         None takes as many as `DRAWS` says.
     report : callable, default=None
-        ``report(n)`` is told that n more rows are done.
+        See `skvae.inference.log_likelihood`.
 
     Returns
     -------

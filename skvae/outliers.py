@@ -29,7 +29,7 @@ class VAEOutlierDetector(OutlierMixin, BaseEstimator):
     Parameters
     ----------
     vae : VAEEstimator, default=None
-        Prototype of the VAEs. None stands for ``VAEEstimator(1, hidden_layer_sizes=(16,), likelihood="normal",
+        Prototype of the VAEs. None stands for ``VAEEstimator(2, hidden_layer_sizes=(32,), likelihood="normal",
         decoder="factorized")``.
     n_estimators : int, default=20
         Number of VAEs.
@@ -205,7 +205,7 @@ class VAEOutlierDetector(OutlierMixin, BaseEstimator):
 
 def default_vae() -> VAEEstimator:
     """The prototype for ``vae=None``."""
-    return VAEEstimator(1, hidden_layer_sizes=(16,), likelihood="normal", decoder="factorized", handle_unknown="ignore")
+    return VAEEstimator(2, hidden_layer_sizes=(32,), likelihood="normal", decoder="factorized", handle_unknown="ignore")
 
 
 def _fit_quietly(vae: VAEEstimator, table: Table, weight: np.ndarray, *, is_first: bool) -> VAEEstimator:
