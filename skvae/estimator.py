@@ -313,7 +313,7 @@ class VAEEstimator(
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VAEEstimator:
         """Go once through the rows of X, from the present parameters.
 
-        The first call settles the columns: their kinds, locations and scales. The learning rate stays at
+        The first call settles the columns: their kinds, locations, scales and ranges. The learning rate stays at
         `learning_rate_init`, no rows are set aside, and the optimiser's moments are kept between calls. It raises what `fit`
         raises, and the model then answers as before.
 
