@@ -628,3 +628,18 @@ def test_frames_of_two_libraries_are_not_mixed():
     vae = quick().fit(pd.DataFrame({"a": list("abc") * 20, "x": np.random.default_rng(0).normal(size=60)}))
     with pytest.raises(ValueError, match=r"frame of polars.*fitted on one of pandas.*Convert"):
         vae.impute(pl.DataFrame({"a": ["a", None], "x": [None, 1.0]}))
+
+
+def test_values_that_are_read_as_missing_are_kept_in_arrays():
+    rng = np.random.default_rng(0)
+    two = np.column_stack([rng.choice([0.0, 1.0], 60), rng.normal(size=60)])
+    rows = two[:4].copy()
+    rows[0, 0] = 7.0
+    rows[1, 1] = np.nan
+    filled = quick(handle_unknown="ignore").fit(two).impute(rows)
+    np.testing.assert_array_equal(np.where(np.isnan(rows), filled, rows), filled)
+    assert np.isfinite(filled).all()
+    letters = np.column_stack([rng.choice(["a", "b"], 60), rng.normal(size=60)]).astype(object)
+    unknown = np.array([["q", 0.5], ["a", None]], dtype=object)
+    filled = quick(handle_unknown="ignore", categorical_features=[0]).fit(letters[:, :1]).impute(unknown[:, :1])
+    assert filled[:, 0].tolist() == ["q", "a"]

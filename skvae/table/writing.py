@@ -10,6 +10,7 @@ import numpy as np
 
 from skvae.table.cells import keep_cells, take_columns
 from skvae.table.containers import as_table
+from skvae.table.one_cell import is_missing
 
 if TYPE_CHECKING:
     from skvae.table.table import Table
@@ -25,6 +26,8 @@ def write_table(table: Table, values: np.ndarray, *, like: Any, exact: Mapping[i
 
     if table.schema.library is None:
         written = _as_array(table, cells)
+        if like is not None:
+            written = _keep_in_array(written, as_table(like))
     else:
         written = table.schema.write(cells)
         if like is not None:
@@ -55,6 +58,15 @@ def _as_array(table: Table, cells: list[np.ndarray]) -> np.ndarray:
     largest = float(np.finfo(table.schema.array_dtype).max)
     numbers = np.stack([own.astype(np.float64) for own in cells], axis=1)
     return np.clip(numbers, -largest, largest).astype(table.schema.array_dtype)
+
+
+def _keep_in_array(written: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """An array with the cells of another one that are not missing, as they are."""
+    if like.dtype == object:
+        missing = np.array([is_missing(cell) for cell in like.ravel()]).reshape(like.shape)
+    else:
+        missing = np.isnan(like)
+    return np.where(missing, written, like)
 
 
 def _without_dropped(table: Table, written: Any) -> Any:
