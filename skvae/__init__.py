@@ -1,7 +1,8 @@
 """A variational autoencoder that behaves like any other scikit-learn estimator."""
 
 from skvae.estimator import VAEEstimator
+from skvae.persistence import load, save
 from skvae.pipelines import sample_pipeline
 from skvae.version import __version__ as __version__
 
-__all__ = ["VAEEstimator", "sample_pipeline"]
+__all__ = ["VAEEstimator", "load", "sample_pipeline", "save"]

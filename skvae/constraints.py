@@ -12,11 +12,12 @@ from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.table import as_table
 from skvae.table.containers import as_frame
+from skvae.table.plain import parameter_of, plain_parameter
 
 
 class Constraint(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -98,6 +99,57 @@ class Constraint(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _learn(self, X: Any) -> None:
         """Learn from a table that has the columns."""
+
+    def state(self) -> dict[str, Any]:
+        """What `constraint_of` makes an equal fitted one from, as JSON can hold it; no parameters if they hold code."""
+        parameters = {}
+        for name, value in self.get_params(deep=False).items():
+            if callable(value):
+                return {"class": type(self).__name__, "parameters": None, "fitted": self._fitted_state()}
+            parameters[name] = plain_parameter(name, value)
+        return {"class": type(self).__name__, "parameters": parameters, "fitted": self._fitted_state()}
+
+    def _fitted_state(self) -> dict[str, Any]:
+        """What rows are checked with, in plain form by name."""
+        return {"n_features_in_": self.n_features_in_}
+
+
+def constraint_of(state: dict[str, Any], given: Constraint | None = None) -> Constraint:
+    """The fitted constraint of a `Constraint.state`, for the rows of a model.
+
+    Parameters
+    ----------
+    state : dict
+    given : Constraint, default=None
+        The constraint itself, if it holds code.
+
+    Returns
+    -------
+    constraint : Constraint
+
+    Raises
+    ------
+    ValueError
+        If it holds code and is not given, or another one is.
+    """
+    name = state["class"]
+    if given is not None and type(given).__name__ != name:
+        raise ValueError(f"expected a constraint {name}, got {given!r}")
+    if given is None and state["parameters"] is None:
+        raise ValueError(
+            f"its constraint {name} holds a function: pass all of them again, load(path, constraints=[...])"
+        )
+
+    if given is not None:
+        constraint = clone(given)
+    else:
+        parameters = {key: parameter_of(value) for key, value in state["parameters"].items()}
+        constraint = CONSTRAINTS[name](**parameters)
+    for key, value in state["fitted"].items():
+        if key not in ("n_features_in_", "combinations_"):
+            raise ValueError(f"{key!r} is nothing that a constraint learns")
+        setattr(constraint, key, parameter_of(value))
+    return constraint
 
 
 class Inequality(Constraint):
@@ -330,6 +382,9 @@ class AllowedCombinations(Constraint):
         rows = self._rows(X) if self.combinations is None else map(tuple, self.combinations)
         self.combinations_ = {cells for cells in rows if None not in cells}
 
+    def _fitted_state(self) -> dict[str, Any]:
+        return {**super()._fitted_state(), "combinations_": plain_parameter("combinations", self.combinations_)}
+
     def _rows(self, X: Any) -> list[tuple]:
         """The cells of each row, None where one is missing."""
         columns = []
@@ -377,6 +432,12 @@ class Satisfies(Constraint):
                 f"per row."
             )
         return valid.astype(bool)
+
+
+CONSTRAINTS: dict[str, type[Constraint]] = {
+    constraint.__name__: constraint for constraint in (Inequality, Function, FixedSum, AllowedCombinations, Satisfies)
+}
+"""The classes by their names."""
 
 
 def _position(X: Any, column: Any) -> int:

@@ -246,11 +246,6 @@ def test_a_rule_that_the_model_has_not_learnt_is_an_error_and_not_an_endless_loo
         vae.sample(7, random_state=0)
 
 
-def test_state_of_a_table_with_rules_has_no_plain_form(model):
-    with pytest.raises(ValueError, match="has no plain form"):
-        model._fitted.table.state()
-
-
 def test_rows_that_cannot_be_mended_are_warned_about_at_the_line_of_the_call(model):
     X = stays()
     broken = X.assign(age=16, drives=True, meals=np.nan, total=np.nan)[:30]

@@ -66,6 +66,8 @@ MAY_IMPORT = {
         "threads",
         "validity",
     },
+    "model_state": {"constraints", "engine", "fitted", "model", "surroundings", "table", "threads"},
+    "persistence": {"constraints", "estimator", "model", "model_state", "table", "version"},
     "training_rows": {"_sklearn", "fitted", "model", "table"},
     "fitting": {
         "engine",
@@ -99,7 +101,7 @@ MAY_IMPORT = {
     "outliers": {"_sklearn", "estimator", "parameters", "table"},
     "joint": {"estimator", "table"},
     "oversampling": {"_sklearn", "estimator", "joint", "neighbours", "table"},
-    "__init__": {"estimator", "exceptions", "pipelines", "version"},
+    "__init__": {"estimator", "exceptions", "persistence", "pipelines", "version"},
 }
 TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + [
     "randomness",

@@ -272,12 +272,12 @@ def build_vae(
     if encoder is None:
         encoder_network: nn.Module = MLP((layout.n_encoder_inputs, *hidden, 2 * latent_dim), activation, generator)
     else:
-        encoder_network = draws.run(_custom_network, "encoder", encoder, layout.n_encoder_inputs, 2 * latent_dim)
+        encoder_network = draws.run(custom_network, "encoder", encoder, layout.n_encoder_inputs, 2 * latent_dim)
 
     if isinstance(decoder, str):
         built = decoder_class.built_in(latent_dim, layout, output_part, hidden[::-1], activation, generator)
     else:
-        network = draws.run(_custom_network, "decoder", decoder, latent_dim, likelihood.n_outputs)
+        network = draws.run(custom_network, "decoder", decoder, latent_dim, likelihood.n_outputs)
         built = FactorizedDecoder(network, output_part)
 
     auxiliary = None
@@ -298,7 +298,7 @@ def _start(decoder: Decoder, likelihood: Likelihood, mean: np.ndarray | None) ->
         decoder.layers[-1].bias.copy_(start)
 
 
-def _custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:
+def custom_network(role: str, factory: NetworkFactory | nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:
     """The user's encoder or decoder, in single precision and ready to be read, once it is seen to fit."""
     network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(n_inputs, n_outputs)
     if not isinstance(network, nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 from skvae.table.aside import Aside
 from skvae.table.cells import read_cells
 from skvae.table.grids import Grid, Limits, check_within
-from skvae.table.kinds import KINDS, Constant, Kind, Part, choose_kind
+from skvae.table.kinds import KINDS, Categorical, Constant, Kind, Part, choose_kind
 from skvae.table.plain import from_plain, to_plain
 
 
@@ -182,6 +182,8 @@ class Column:
         levels = None
         if facts["levels"] is not None:
             levels = [from_plain(level) for level in facts["levels"]]
+        if isinstance(kind, Categorical) and kind.n_levels != len(levels or ()):
+            raise ValueError(f"column {label} has {len(levels or ())} levels and {kind.n_levels} outputs")
         grid = None
         if facts["grid"] is not None:
             grid = Grid.from_state(facts["grid"])

@@ -1,4 +1,4 @@
-"""Plain forms of names and levels: what JSON can hold, and the way back."""
+"""Plain forms of names, levels and parameters: what JSON can hold, and the way back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "time": datetime.time.fromisoformat,
 }
 """Readers of values that JSON does not have, by the name of their type; each writes itself as text."""
+
+COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set}
+"""Collections that a parameter may be, by the name of their type."""
+
+KEYS = 624
+"""Length of the state of numpy's Mersenne Twister."""
 
 PANDAS_TYPES = ("Timestamp", "Timedelta", "Interval", "Period")
 """Types of pandas that a level may have; pandas is loaded where one occurs."""
@@ -83,6 +89,70 @@ def from_plain(plain: Any) -> Any:
     if name == "timedelta":
         return datetime.timedelta(*value)
     return PARSERS[name](value)
+
+
+def plain_parameter(name: str, value: Any) -> Any:
+    """A parameter of an estimator as JSON can hold it.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    value : object
+        A number, text, a date, None, a random state, or a list, tuple, dict or array of these.
+
+    Raises
+    ------
+    TypeError
+        If there is no plain form of it.
+    """
+    if isinstance(value, np.random.RandomState):
+        name_of_kind, *others = value.get_state(legacy=True)
+        return {"type": "RandomState", "value": [name_of_kind, np.asarray(others[0]).tolist(), *others[1:]]}
+    if isinstance(value, dict):
+        items = [[plain_parameter(name, key), plain_parameter(name, own)] for key, own in value.items()]
+        return {"type": "dict", "value": items}
+    if isinstance(value, np.ndarray):
+        dtype = "str" if value.dtype.kind == "U" else str(value.dtype)
+        return {"type": "array", "dtype": dtype, "value": plain_parameter(name, value.tolist())}
+    for kind, collection in COLLECTIONS.items():
+        if isinstance(value, collection):
+            return {"type": kind, "value": [plain_parameter(name, cell) for cell in value]}
+
+    try:
+        return to_plain(value)
+    except ValueError:
+        raise TypeError(
+            f"{name}={value!r} has no plain form, so that no file can hold it. Expected numbers, text, dates, lists, dicts or "
+            f"arrays; use pickle, joblib or skops.io for this model."
+        ) from None
+
+
+def parameter_of(plain: Any) -> Any:
+    """The parameter whose `plain_parameter` is given."""
+    kind = plain.get("type") if isinstance(plain, dict) else None
+    if kind == "RandomState":
+        return _random_state(*plain["value"])
+    if kind == "dict":
+        return {parameter_of(key): parameter_of(value) for key, value in plain["value"]}
+    if kind == "array":
+        # a dtype of texts may ask for any amount of memory
+        if plain["dtype"] != "str" and np.dtype(plain["dtype"]).kind not in "biufO":
+            raise ValueError(f"{plain['dtype']!r} is no dtype of a parameter")
+        return np.array(parameter_of(plain["value"]), dtype=plain["dtype"])
+    if kind in COLLECTIONS:
+        return COLLECTIONS[kind](parameter_of(cell) for cell in plain["value"])
+    return from_plain(plain)
+
+
+def _random_state(name: str, keys: list[int], position: int, has_gauss: int, cached: float) -> np.random.RandomState:
+    """A random state from what numpy says of it, which numpy itself does not check."""
+    if len(keys) != KEYS or not 0 <= position <= KEYS:
+        raise ValueError("these are no numbers of a RandomState")
+
+    random_state = np.random.RandomState()
+    random_state.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    return random_state
 
 
 def _plain_of_pandas(value: Any) -> Any:

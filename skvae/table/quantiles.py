@@ -51,6 +51,14 @@ class QuantileMap:
     deviation: float
     log_new: float
 
+    def check(self) -> None:
+        """Raise a ValueError unless these are points of an increasing map."""
+        ascending = [self.spikes, self.knots, self.scores]
+        if self.support is not None:
+            ascending.append(self.support)
+        if len(self.knots) != len(self.scores) or any((np.diff(values) < 0).any() for values in ascending):
+            raise ValueError("the points of a quantile map are not in order")
+
     @classmethod
     def fit(cls, column: np.ndarray, weight: np.ndarray) -> QuantileMap:
         """Learn the map of a column.

@@ -17,6 +17,12 @@ from skvae.table.plain import from_plain, to_plain
 TEMPORAL = ("Date", "Datetime", "Duration", "Time")
 """Types of narwhals whose cells are ticks of a clock."""
 
+LIBRARIES = ("pandas", "polars", "pyarrow", "modin.pandas", "cudf", None)
+"""Modules that make frames: no other one is ever imported because a state names it."""
+
+DESCRIPTIONS = ("name", "category", "string", "arrow string")
+"""What dtypes of pandas are described as, beside types of narwhals."""
+
 DATES = (-719_162, 2_932_896)
 """Days from 1970-01-01 to the first and the last day that Python knows: 0001-01-01 and 9999-12-31."""
 
@@ -181,7 +187,20 @@ class Schema:
 
     @classmethod
     def from_state(cls, state: dict) -> Schema:
-        """The schema whose `state` is given."""
+        """The schema whose `state` is given.
+
+        Raises
+        ------
+        ValueError
+            If it names another library, or no dtype.
+        """
+        if state["library"] not in LIBRARIES:
+            raise ValueError(f"{state['library']!r} is no library of frames")
+        for name in (*state["types"], *(description["type"] for description in state["dtypes"])):
+            dtype = getattr(nw, name, None)
+            if name not in DESCRIPTIONS and not (isinstance(dtype, type) and issubclass(dtype, nw.dtypes.DType)):
+                raise ValueError(f"{name!r} is no dtype")
+
         names = [from_plain(name) for name in state["names"]]
         return cls(**{**state, "names": names})
 

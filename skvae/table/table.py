@@ -432,8 +432,6 @@ class Table:
         ValueError
             If a level, a name or a dtype has no plain form.
         """
-        if self.rules.all:
-            raise ValueError("A table with constraints has no plain form. Pickle the model, or fit it without.")
         columns = []
         arrays = {}
         for j, column in enumerate(self.columns):
@@ -451,12 +449,13 @@ class Table:
             "exposure": self._learnt_exposure(),
             "standardised": standardised,
             "protects": self.protects,
+            "constraints": [rule.state() for rule in self.rules.all],
         }
         return facts, arrays
 
     @classmethod
-    def from_state(cls, facts: dict, arrays: dict[str, np.ndarray]) -> Table:
-        """The table whose `state` is given, be it from JSON."""
+    def from_state(cls, facts: dict, arrays: dict[str, np.ndarray], constraints: Sequence[Any] = ()) -> Table:
+        """The table whose `state` is given, be it from JSON, with its fitted constraints."""
         schema = Schema.from_state(facts["schema"])
 
         own_arrays: list[dict] = [{} for _ in facts["columns"]]
@@ -475,4 +474,5 @@ class Table:
         standardised = facts["standardised"]
         if standardised is not None:
             standardised = [None if normal is None else Normal.from_state(normal) for normal in standardised]
-        return cls(schema, columns, exposure, standardised, protects=facts["protects"])
+        rules = Rules(constraints, schema)
+        return cls(schema, columns, exposure, standardised, protects=facts["protects"], rules=rules)

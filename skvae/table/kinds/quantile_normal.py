@@ -111,4 +111,6 @@ class QuantileNormal(Kind):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> QuantileNormal:
         """See `Kind`."""
-        return cls(QuantileMap(**state))
+        quantiles = QuantileMap(**state)
+        quantiles.check()
+        return cls(quantiles)
