@@ -21,7 +21,7 @@ from skvae.conditionals import (
     number_draws,
 )
 from skvae.conditioning import SAMPLES_AT_ONCE, sample_given
-from skvae.engine.training import AdamState
+from skvae.engine.training import AdamState, TrainingState
 from skvae.imputation import fill
 from skvae.inference import (
     Report,
@@ -103,6 +103,8 @@ class FittedModel:
         Where `partial_fit` goes on.
     densities : dict of str to LatentDensity
         Those asked for so far.
+    training : dict of str to ndarray or None
+        Where a fit stood when a callback was handed this model: another one goes on from there. None of a fit that has ended.
     """
 
     table: Table
@@ -116,6 +118,7 @@ class FittedModel:
     validation_scores: list[float] | None
     adam_state: AdamState | None
     densities: dict[str, LatentDensity] = field(default_factory=dict)
+    training: TrainingState | None = None
 
     @undisturbed
     def density(self, name: str) -> LatentDensity:
@@ -134,8 +137,8 @@ class FittedModel:
             self.densities[name] = fit_density(name, self.latents, self.seed)
         return self.densities[name]
 
-    def attributes(self) -> dict[str, Any]:
-        """Public attributes of the fitted estimator, by name."""
+    def attributes(self, names: dict[str, Any]) -> dict[str, Any]:
+        """All that a fitted estimator has and an unfitted one lacks: this model, `names` of its columns, and public facts."""
         scores = self.validation_scores
         best = None
         if scores is not None:
@@ -146,6 +149,8 @@ class FittedModel:
             kinds[name] = column.kind_name
 
         return {
+            "_fitted": self,
+            **names,
             "n_iter_": len(self.loss_curve),
             "loss_curve_": self.loss_curve,
             "validation_scores_": scores,

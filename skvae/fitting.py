@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skvae.engine.training import AdamState, History, train
+from skvae.engine.training import AdamState, History, TrainingState, train
 from skvae.exceptions import DivergenceError
 from skvae.fitted import FittedModel, Latents
 from skvae.model.decoders import DECODERS
 from skvae.model.latent import ROWS
 from skvae.model.likelihoods import mean_row
 from skvae.model.network import VAE, build_vae, kl_divergence
-from skvae.parameters import check_device, check_hidden_layer_sizes, draw_seed, resolve_decoder, resolve_density
+from skvae.parameters import check_device, check_hidden_layer_sizes, resolve_decoder, resolve_density
 from skvae.progress import Progress, hook_args
+from skvae.resumption import Draws, Origin, interrupted
 from skvae.surroundings import undisturbed
 from skvae.table import Table, as_table
 from skvae.threads import on_one_thread
@@ -76,8 +77,8 @@ def fit_model(
     """
     hidden_layer_sizes = check_hidden_layer_sizes(estimator.hidden_layer_sizes)
     check_device(estimator.device)
-    rng = check_random_state(estimator.random_state)
-    seed = draw_seed(rng)
+    resume = interrupted(former, schedule=schedule)
+    draws = Draws.of(estimator, former if resume is not None else None)
 
     # what the table is, and its rows as the network reads them
     table_like = as_table(X)
@@ -90,40 +91,47 @@ def fit_model(
     # a copy of a fitted network: whatever happens to it, the fitted model answers as before
     if former is None:
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes)
-        network = make_network(estimator, table, rows, decoder, hidden_layer_sizes, seed).to(estimator.device)
+        network = make_network(estimator, table, rows, decoder, hidden_layer_sizes, draws.seed).to(estimator.device)
     else:
         density_name = resolve_density(estimator.latent_density, hidden_layer_sizes, former.density_name)
         network = network_to_go_on(former, estimator.latent_dim).to(estimator.device)
 
     # a stream goes on from its rows so far, a warm start begins anew
-    facts = Facts(table, seed, density_name, log_scale, rows.evenly(ROWS), None if schedule else former)
+    facts = Facts(table, draws.seed, density_name, log_scale, rows.evenly(ROWS), None if schedule else former)
+    training, validation, n_epochs = plan_epochs(estimator, rows, draws.rng, n_epochs, schedule=schedule)
+    origin = Origin(estimator, draws, loop_seed(draws, former, resume), training, validation)
+    if resume is not None:
+        origin.check(resume)
 
-    def attributes(network: VAE, history: History, adam_state: AdamState | None = None) -> dict[str, Any]:
-        fitted = learnt(facts, network, history, adam_state)
-        return {"_fitted": fitted, **names, **fitted.attributes()}
-
-    training, validation, n_epochs = plan_epochs(estimator, rows, rng, n_epochs, schedule=schedule)
-    progress = Progress(
-        estimator,
-        hook_args(X, y, sample_weight),
-        n_epochs=n_epochs,
-        log_scale=log_scale,
+    def snapshot(history: History, state: Callable[[], TrainingState]) -> dict[str, Any]:
         # the network goes on training: a callback gets a copy
-        snapshot=lambda history: attributes(copy.deepcopy(network), history),
-    )
+        model = learnt(facts, copy.deepcopy(network), history, None)
+        if schedule:
+            model = replace(model, training={**state(), **origin.state()})
+        return model.attributes(names)
 
+    arguments = hook_args(X, y, sample_weight)
+    progress = Progress(estimator, arguments, n_epochs=n_epochs, log_scale=log_scale, snapshot=snapshot)
     progress.begin()
     try:
-        history, adam_state = train_network(
-            estimator, network, facts, training, validation, former=former, schedule=schedule, progress=progress
-        )
-        fitted = attributes(network, history, adam_state)
+        model = train_network(network, facts, origin, former, resume, schedule=schedule, progress=progress)
     except DivergenceError as error:
         message = describe_divergence(table, training.x, error, estimator.learning_rate_init)
         raise DivergenceError(message) from error
+    fitted = model.attributes(names)
     progress.end(fitted)
 
     return fitted
+
+
+def loop_seed(draws: Draws, former: FittedModel | None, resume: TrainingState | None) -> int:
+    """Seed of the order of the rows and of the noise."""
+    if resume is not None:
+        return int(resume["fit/seed"])
+    if former is not None:
+        # what went before counts: no two calls shall have the same noise and order of rows
+        return draws.seed + len(former.loss_curve)
+    return draws.seed
 
 
 def plan_epochs(
@@ -147,24 +155,20 @@ def plan_epochs(
 
 
 def train_network(
-    estimator: VAEEstimator,
     network: VAE,
     facts: Facts,
-    training: TrainingRows,
-    validation: TrainingRows | None,
-    *,
+    origin: Origin,
     former: FittedModel | None,
+    resume: TrainingState | None,
+    *,
     schedule: bool,
     progress: Progress,
-) -> tuple[History, AdamState | None]:
-    """Train a network in place, with the parameters of an estimator; see `skvae.engine.training.train`."""
+) -> FittedModel:
+    """The model with a network that is trained in place; see `skvae.engine.training.train`."""
+    estimator, training = origin.estimator, origin.training
     adam_state = None
-    seed = facts.seed
-    if former is not None:
-        # what went before counts: no two calls shall have the same noise and order of rows
-        seed += len(former.loss_curve)
-        if not schedule:
-            adam_state = former.adam_state
+    if former is not None and not schedule:
+        adam_state = former.adam_state
 
     history, adam_state = train(
         network,
@@ -175,19 +179,18 @@ def train_network(
         learning_rate=estimator.learning_rate_init,
         beta=estimator.beta,
         penalty=estimator.alpha / len(training.x),
-        generator=torch.Generator().manual_seed(seed),
-        validation=validation,
+        generator=torch.Generator().manual_seed(origin.loop_seed),
+        validation=origin.validation,
         patience=estimator.n_iter_no_change,
         tol=estimator.tol * len(facts.table.columns),
         schedule=schedule,
         adam_state=adam_state,
+        resume=resume,
         on_epoch=progress,
     )
 
     # moments are of use only where training has no end
-    if schedule:
-        return history, None
-    return history, adam_state
+    return learnt(facts, network, history, None if schedule else adam_state)
 
 
 # ---------------------------------------------------------------------------------------------------------- the network

@@ -10,6 +10,7 @@ from torch import nn
 
 from skvae.constraints import Constraint, constraint_of
 from skvae.engine.adam import AdamState
+from skvae.engine.training import TrainingState
 from skvae.fitted import FittedModel, Latents
 from skvae.model.latent import LATENT_DENSITIES, LatentDensity, Mixture
 from skvae.model.layers import arrays as arrays_of
@@ -17,10 +18,26 @@ from skvae.model.network import VAE, NetworkFactory
 from skvae.model.state import custom_networks, from_state, to_state
 from skvae.surroundings import undisturbed
 from skvae.table import Table
+from skvae.table.plain import KEYS
 from skvae.threads import on_one_thread
 
 ROLES = {"encoder": "encoder", "decoder": "decoder.network"}
 """Networks that may be the user's: by the estimator's parameter, what a state calls them."""
+
+
+SHAPES_OF_TRAINING: dict[str, tuple[tuple[int | None, ...], str]] = {
+    "loss_curve": ((None,), "f"),
+    "validation_scores": ((None,), "f"),
+    "n_steps": ((), "iu"),
+    "next_look": ((), "iu"),
+    "is_seen": ((), "b"),
+    "generator": ((None,), "u"),
+    "fit/rng": ((KEYS,), "u"),
+    "fit/position": ((), "iu"),
+    "fit/seed": ((), "iu"),
+    "fit/fingerprint": ((32,), "u"),
+}
+"""Shapes and kinds of the arrays in the state of a training loop, beside those of its parameters and of its descent."""
 
 
 class Arrays:
@@ -117,6 +134,7 @@ def model_state(model: FittedModel) -> tuple[dict[str, Any], dict[str, np.ndarra
 
     for parameter, state in (model.adam_state or {}).items():
         _add(arrays, f"adam/{parameter}/", state)
+    _add(arrays, "training/", model.training or {})
 
     # those that took time to fit
     densities = []
@@ -191,7 +209,8 @@ def model_of(
     kl_per_unit = left.take("kl_per_unit", (latent_dim,))
     loss_curve = left.take("loss_curve", (None,)).tolist()
     scores = left.below("validation_scores").get("")
-    adam_state = _adam_state(left, {name: p.shape for name, p in network.named_parameters()})
+    adam_state = _adam_state(left, network)
+    training = _training_state(left, network)
     left.check_empty()
 
     density_name = str(facts["density_name"])
@@ -209,6 +228,7 @@ def model_of(
         validation_scores=None if scores is None else scores.tolist(),
         adam_state=adam_state,
         densities=densities,
+        training=training,
     )
 
     # facts that do not fit one another show where a row is decoded and read
@@ -269,12 +289,13 @@ def _mixture(name: str, kind: str, latent_dim: int, left: Arrays) -> LatentDensi
     return density(weights, means, factors)
 
 
-def _adam_state(left: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> AdamState | None:
-    """Moments of the parameters of these shapes; None if there are none."""
+def _adam_state(left: Arrays, network: VAE) -> AdamState | None:
+    """Moments of the parameters of a network; None if there are none."""
     found = left.below("adam/")
     if not found:
         return None
 
+    shapes = {name: p.shape for name, p in network.named_parameters()}
     state: AdamState = {}
     moments = Arrays(found)
     for name in found:
@@ -292,3 +313,38 @@ def _adam_state(left: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> AdamStat
             raise ValueError(f"{key!r} is no moment")
         state.setdefault(parameter, {})[key] = moments.take(name, shape, kinds)
     return state
+
+
+def _training_state(left: Arrays, network: VAE) -> TrainingState | None:
+    """Where a fit of a network stood; None if it has ended."""
+    found = left.below("training/")
+    if not found:
+        return None
+
+    # seen to be what the loop will read; all of it goes on as it is
+    state = Arrays(found)
+    _adam_state(state, network)
+    for name, (shape, kinds) in SHAPES_OF_TRAINING.items():
+        state.take(name, shape, kinds)
+    descent = found["descent"]
+    if not 0 <= found["fit/position"] <= KEYS or descent.shape != (2,) or np.isnan(descent).any():
+        raise ValueError("the state of the training is not one of a fit")
+
+    average = state.below("average/")
+    for name in average:
+        if name == "n_terms":
+            continue
+        p = list(network.parameters())[int(name)]
+        if average[name].shape != p.shape:
+            raise ValueError(
+                f"the average has the shape {average[name].shape} for a parameter of shape {tuple(p.shape)}"
+            )
+    best = state.below("watch/")
+    for name, array in best.items():
+        if name != "bests" and array.shape != network.state_dict()[name.removeprefix("best/")].shape:
+            raise ValueError(f"the best parameter {name!r} has the shape {array.shape}")
+    # infinite before the descent begins
+    state.below("descent")
+    state.below("draws/")
+    state.check_empty()
+    return found

@@ -151,11 +151,11 @@ def load(
     """
     text, arrays, version = _read(path)
 
-    # whatever a file holds, the error says that it is the file
+    # facts that do not fit may fail anywhere: the error says that it is the file, and what failed
     try:
         state = json.loads(text, object_hook=_with_infinities, parse_constant=_refuse_constant)
         estimator = _estimator(state, arrays, {"encoder": encoder, "decoder": decoder}, constraints)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(f"{os.fspath(path)!r} holds no model that can be read: {error}.") from error
 
     if version != __version__:
@@ -188,7 +188,7 @@ def _estimator(
     names: dict[str, Any] = {"n_features_in_": len(model.table.columns)}
     if state["names"] is not None:
         names["feature_names_in_"] = np.array(state["names"], dtype=object)
-    return estimator._set({"_fitted": model, **names, **model.attributes()})
+    return estimator._set(model.attributes(names))
 
 
 # -------------------------------------------------------------------------------------------------------------------- files

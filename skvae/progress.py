@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from skvae.engine.training import History
+from skvae.engine.training import History, TrainingState
 
 if TYPE_CHECKING:
     from skvae.estimator import VAEEstimator
@@ -32,7 +32,7 @@ class Progress:
     log_scale : float
         What is added to losses to have them in the units of the table, in nats per row.
     snapshot : callable
-        ``snapshot(history) -> dict`` gives the fitted attributes as they are now.
+        ``snapshot(history, state) -> dict`` gives the fitted attributes as they are now; ``state()`` is where training stands.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Progress:
         *,
         n_epochs: int,
         log_scale: float,
-        snapshot: Callable[[History], dict[str, Any]],
+        snapshot: Callable[[History, Callable[[], TrainingState]], dict[str, Any]],
     ) -> None:
         self.verbose = estimator.verbose
         self.has_callbacks = bool(getattr(estimator, "_skl_callbacks", None))
@@ -60,7 +60,7 @@ class Progress:
         """Say that the fit has ended with these fitted attributes."""
         self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes=self._all_of(attributes))
 
-    def __call__(self, epoch: int, history: History) -> bool:
+    def __call__(self, epoch: int, history: History, state: Callable[[], TrainingState]) -> bool:
         """Report `epoch`, counted from 0; True asks the loop to stop."""
         if self.verbose and (epoch + 1) % max(1, self.n_epochs // LINES_OF_REPORT) == 0:
             print(self.line(epoch, history))
@@ -72,7 +72,7 @@ class Progress:
         task.call_on_fit_task_begin(**self.arguments)
         # a callback that does not look at the model does not pay for a copy of it
         return task.call_on_fit_task_end(
-            **self.arguments, reconstruction_attributes=lambda: self._all_of(self.snapshot(history))
+            **self.arguments, reconstruction_attributes=lambda: self._all_of(self.snapshot(history, state))
         )
 
     def _all_of(self, attributes: dict[str, Any]) -> dict[str, Any]:

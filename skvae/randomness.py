@@ -1,8 +1,9 @@
 """torch's own generators, lent to modules that draw from them: dropout, and the initial weights of torch's layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 
 from skvae.threads import process_lock
@@ -51,6 +52,14 @@ class PrivateDraws:
                 except BaseException:  # interrupted on the way out
                     self._set(own)
                     raise
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `load` goes on from: the states of the generators by their position."""
+        return {str(i): state.numpy().copy() for i, state in enumerate(self._states)}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` returned earlier."""
+        self._states = [torch.tensor(state[str(i)]) for i in range(len(self._lent))]
 
     def _set(self, states: list[torch.Tensor]) -> None:
         for generator, state in zip(self._lent, states, strict=True):

@@ -90,7 +90,7 @@ def read_rows(
 
     if former is not None:
         table = former.table
-        values = table.read(X, estimator.handle_unknown)
+        values = table.protected(table.read(X, estimator.handle_unknown))
     else:
         table, values = Table.fit(
             X,

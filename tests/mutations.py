@@ -85,7 +85,7 @@ def forged(metadata, arrays, rng):
             lambda: arrays.pop(name),
             lambda: arrays.__setitem__(name, array[None]),
             lambda: arrays.__setitem__(name, np.zeros((*array.shape, 0), array.dtype)),
-            lambda: arrays.__setitem__(name, np.full_like(array, np.nan if array.dtype.kind == "f" else -1)),
+            lambda: arrays.__setitem__(name, np.full_like(array, np.nan if array.dtype.kind == "f" else 99)),
             lambda: arrays.__setitem__(name, np.concatenate([array.ravel(), array.ravel()])),
             lambda: arrays.__setitem__(name, array.astype(np.int8)),
             lambda: arrays.__setitem__(f"{name}.more", array),

@@ -147,7 +147,7 @@ def test_a_fitted_model_is_made_as_a_whole_and_shown():
     assert isinstance(model, FittedModel)
     with pytest.raises(AttributeError, match="cannot assign"):
         model.seed = 3
-    for name, value in model.attributes().items():
+    for name, value in model.attributes({}).items():
         assert getattr(vae, name) is value or getattr(vae, name) == value
     assert vae.module_ is model.network
     assert vae.likelihood_ == {0: "normal", 1: "normal", 2: "normal"}

@@ -160,7 +160,7 @@ def test_a_mixture_of_few_rows_is_one_normal():
 
 def test_attributes_are_those_of_the_history(model):
     _, vae = model
-    shown = vae._fitted.attributes()
+    shown = vae._fitted.attributes({})
     assert all(
         vars(vae)[name] is value or vars(vae)[name] == value for name, value in shown.items() if name != "kl_per_unit_"
     )

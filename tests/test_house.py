@@ -68,9 +68,12 @@ MAY_IMPORT = {
     },
     "model_state": {"constraints", "engine", "fitted", "model", "surroundings", "table", "threads"},
     "persistence": {"constraints", "estimator", "model", "model_state", "table", "version"},
+    "callbacks": {"parameters", "persistence"},
     "training_rows": {"_sklearn", "fitted", "model", "table"},
+    "resumption": {"engine", "fitted", "parameters", "training_rows"},
     "fitting": {
         "engine",
+        "resumption",
         "exceptions",
         "fitted",
         "model",

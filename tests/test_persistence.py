@@ -21,6 +21,7 @@ from tables import LETTERS, NUMBERS, N, assert_same
 
 import skvae
 from skvae import VAEEstimator
+from skvae.callbacks import Checkpoint
 from skvae.constraints import AllowedCombinations, FixedSum, Function, Inequality, Satisfies
 from skvae.persistence import FORMAT_VERSION, _digest
 
@@ -337,6 +338,8 @@ def test_mutated_files_raise_clear_errors_in_bounded_memory_and_time(tmp_path):
         vae.score_samples(vae.sample(2, random_state=0))
         paths.append(str(tmp_path / name))
         skvae.save(vae, paths[-1])
+    paths.append(str(tmp_path / "checkpoint"))
+    quick(max_iter=4).set_callbacks(Checkpoint(paths[-1], 3)).fit(mixed(1100))
     command = [sys.executable, Path(__file__).parent / "mutations.py", str(MUTATIONS), "0", *paths]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert run.returncode == 0, run.stderr

@@ -200,7 +200,7 @@ def test_a_callback_that_looks_at_no_model_does_not_pay_for_copies(monkeypatch):
 def counted(call, copies):
     """`call`, and beside it the number of networks that are copied in it."""
 
-    def wrapped(self, epoch, history):
+    def wrapped(self, epoch, history, state):
         n_copies = 0
 
         def reduce(network):
@@ -211,7 +211,7 @@ def counted(call, copies):
         with pytest.MonkeyPatch.context() as patch:
             former = VAE.__reduce__
             patch.setattr(VAE, "__reduce__", reduce)
-            result = call(self, epoch, history)
+            result = call(self, epoch, history, state)
         copies.append(n_copies)
         return result
 

@@ -166,7 +166,7 @@ def test_training_is_that_of_the_twin(steps, weighted, kinds, decoder):
 def test_on_epoch_hears_the_history_and_stops():
     heard = []
 
-    def on_epoch(epoch, history):
+    def on_epoch(epoch, history, state):
         heard.append((epoch, len(history.loss_curve), history.n_steps))
         return epoch == 2
 
@@ -178,7 +178,7 @@ def test_on_epoch_hears_the_history_and_stops():
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("decoder", ["factorized", torch.nn.Linear(2, 5)], ids=["by hand", "by autograd"])
 def test_interrupted_training_leaves_nothing_behind(error, decoder):
-    def interrupt(epoch, history):
+    def interrupt(epoch, history, state):
         raise error
 
     vae = network(dtype=torch.float32, decoder=decoder).eval()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from skvae.model.network import VAE
@@ -39,6 +40,20 @@ class Average:
         self._n_terms += 1
         weight = (RECENCY + 1) / (self._n_terms + RECENCY)
         torch._foreach_lerp_(self._means, self._parameters, weight)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `load` goes on from: the number of terms, and the means by the position of their parameter."""
+        state = {"n_terms": np.array(self._n_terms)}
+        for i, mean in enumerate(self._means):
+            state[str(i)] = mean.cpu().numpy().copy()
+
+        return state
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` returned earlier."""
+        self._n_terms = int(state["n_terms"])
+        for i, mean in enumerate(self._means):
+            mean.copy_(torch.from_numpy(state[str(i)]))
 
     @contextmanager
     def lent(self) -> Iterator[None]:

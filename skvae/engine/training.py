@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,13 @@ from skvae.threads import on_callers_threads, on_one_thread
 
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
+
+
+TrainingState = dict[str, np.ndarray]
+"""Where a loop stands between two epochs, all but the parameters: arrays by the path of what they belong to."""
+
+OnEpoch = Callable[[int, "History", Callable[[], TrainingState]], object]
+"""``on_epoch(epoch, history, state) -> bool``: what is called after each epoch; True stops."""
 
 
 @dataclass
@@ -60,7 +67,8 @@ def train(
     tol: float = 0.0,
     schedule: bool = True,
     adam_state: AdamState | None = None,
-    on_epoch: Callable[[int, History], object] | None = None,
+    resume: TrainingState | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple[History, AdamState]:
     """Minimise ``-log p(x | z) + beta KL`` over the parameters of `vae`, in place.
 
@@ -96,8 +104,11 @@ def train(
         end.
     adam_state : dict, default=None
         Where the optimiser goes on from.
+    resume : dict of str to ndarray, default=None
+        What ``state()`` of `on_epoch` returned in an earlier call; `vae` has the parameters of then. The loop goes on after
+        that epoch and comes to the same end as that call, to the bit, if all else is the same.
     on_epoch : callable, default=None
-        ``on_epoch(epoch, history) -> bool``, called after each epoch; True stops.
+        ``on_epoch(epoch, history, state) -> bool``, called after each epoch; True stops. ``state()`` is where the loop stands.
 
     Returns
     -------
@@ -119,8 +130,12 @@ def train(
         watch = Watch(vae, rows, row_weight, beta=beta, tol=tol, patience=patience, seed=seed, draws=draws)
 
     start = copy_state(vae)
+    if resume is not None:
+        adam_state = _adam_state(resume)
     step = make_step(vae, x, penalty, adam_state)
     loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch)
+    if resume is not None:
+        loop.load(resume)
 
     run = loop.run
     if batches.n_rows * sum(p.numel() for p in vae.parameters()) >= WORK_PER_THREAD:
@@ -168,7 +183,7 @@ class _Loop:
         plan: Schedule,
         watch: Watch | None,
         draws: PrivateDraws | None,
-        on_epoch: Callable[[int, History], object] | None,
+        on_epoch: OnEpoch | None,
     ) -> None:
         self.vae = vae
         self.step = step
@@ -187,20 +202,62 @@ class _Loop:
             self.average = Average(vae)
 
     def run(self, n_epochs: int) -> None:
-        """At most `n_epochs` epochs; the best parameters are kept at the end."""
-        for epoch in range(n_epochs):
+        """At most `n_epochs` epochs, those before it went on included; the best parameters are kept at the end."""
+        for epoch in range(len(self.history.loss_curve), n_epochs):
+            # already where another loop has ended, too
+            if self.plan.is_over(self.history.n_steps):
+                break
+
             n_rows = self.take_steps()
             self.record_loss(n_rows)
 
-            if self.on_epoch is not None and self.on_epoch(epoch, self.history):
-                break
-            if self.plan.is_over(self.history.n_steps):
+            if self.on_epoch is not None and self.on_epoch(epoch, self.history, self.state):
                 break
 
         # the last step comes after the last loss
         self.check_weights()
         if self.watch is not None:
             self.keep_the_best(self.watch)
+
+    def state(self) -> TrainingState:
+        """What `load` goes on from, in copies."""
+        state = {
+            "loss_curve": np.array(self.history.loss_curve),
+            "validation_scores": np.array(self.history.validation_scores),
+            "n_steps": np.array(self.history.n_steps),
+            "descent": np.array([self.plan.start, self.plan.end]),
+            "next_look": np.array(self.next_look),
+            "is_seen": np.array(self.is_seen),
+            "generator": self.batches.generator.get_state().numpy().copy(),
+        }
+
+        for parameter, moments in self.step.adam_state().items():
+            _add(state, f"adam/{parameter}/", moments)
+        if self.average is not None:
+            _add(state, "average/", self.average.state())
+        if self.watch is not None:
+            _add(state, "watch/", self.watch.state())
+        if self.draws is not None:
+            _add(state, "draws/", self.draws.state())
+
+        return state
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` returned earlier; the moments are the step's to load."""
+        self.history.loss_curve = state["loss_curve"].tolist()
+        self.history.validation_scores = state["validation_scores"].tolist()
+        self.history.n_steps = int(state["n_steps"])
+        self.plan.start, self.plan.end = state["descent"].tolist()
+        self.next_look = int(state["next_look"])
+        self.is_seen = bool(state["is_seen"])
+        self.batches.generator.set_state(torch.tensor(state["generator"]))
+
+        if self.average is not None:
+            self.average.load(_below(state, "average/"))
+        if self.watch is not None:
+            self.watch.load(_below(state, "watch/"))
+        if self.draws is not None:
+            self.draws.load(_below(state, "draws/"))
 
     def take_steps(self) -> int:
         """One epoch of gradient steps, and looks between them; the number of rows seen."""
@@ -343,6 +400,27 @@ class Batches:
             own_weight = None if self.weight is None else self.weight[rows]
 
             yield self.x.index_select(0, rows), own_weight, own_noise
+
+
+def _add(state: TrainingState, prefix: str, more: Mapping[str, np.ndarray]) -> None:
+    """Add arrays under a prefix of their names."""
+    for name, array in more.items():
+        state[prefix + name] = np.asarray(array)
+
+
+def _below(state: Mapping[str, np.ndarray], prefix: str) -> TrainingState:
+    """The arrays that `_add` added under a prefix."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _adam_state(state: TrainingState) -> AdamState:
+    """Moments of the parameters, from a state of the loop."""
+    moments: AdamState = {}
+    for name, array in _below(state, "adam/").items():
+        parameter, key = name.split("/")
+        moments.setdefault(parameter, {})[key] = array
+
+    return moments
 
 
 def _n_updates(adam_state: AdamState | None) -> int:

@@ -1,7 +1,9 @@
 """The rows that are held out of training, and the best parameters by them."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from skvae.model.network import VAE
@@ -105,6 +107,26 @@ class Watch:
             return False
 
         return not self.best_score > self.bests[-1 - self.patience] + self.tol
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `load` goes on from: the best scores, and the best parameters by name."""
+        state = {"bests": np.array(self.bests)}
+        for name, tensor in (self.best_state or {}).items():
+            state[f"best/{name}"] = tensor.cpu().numpy()
+
+        return state
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` returned earlier."""
+        self.bests = state["bests"].tolist()
+        best = {}
+        for name, array in state.items():
+            if name.startswith("best/"):
+                best[name.removeprefix("best/")] = torch.tensor(array, device=self.x.device)
+
+        if best:
+            self.best_state = best
+            self.best_score = self.bests[-1]
 
     def restore(self) -> None:
         """Go back to the parameters of the best look."""

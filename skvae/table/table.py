@@ -286,6 +286,23 @@ class Table:
             values[:, j] = column.kind.without_unknown(values[:, j])
         return values
 
+    def protected(self, values: np.ndarray) -> np.ndarray:
+        """Values to go on training with: if the table protects, no number is beyond those of its first fit.
+
+        Parameters
+        ----------
+        values : ndarray of float of shape (n_samples, n_features)
+            NaN where a cell is missing.
+        """
+        if not self.protects:
+            return values
+
+        modelled = self.rules.forward(values).copy()
+        for j, column in enumerate(self.columns):
+            if column.grid is not None:
+                modelled[:, j] = np.clip(modelled[:, j], column.grid.low, column.grid.high)
+        return self.rules.backward(modelled)
+
     def _levels(self) -> list[list | None]:
         """Levels of each column; None where it is no category."""
         return [column.levels for column in self.columns]
