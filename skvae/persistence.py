@@ -105,7 +105,7 @@ def save(estimator: VAEEstimator, path: str | os.PathLike) -> None:
         "model": text,
         "sha256": _digest(text, arrays),
     }
-    _write(path, safetensors.numpy.save(arrays, metadata))
+    write(path, safetensors.numpy.save(arrays, metadata))
 
 
 def load(
@@ -226,7 +226,7 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: str | os.PathLike, data: bytes) -> None:
+def write(path: str | os.PathLike, data: bytes) -> None:
     """A file that is there as a whole or not at all."""
     # what a link points to is replaced, not the link
     target = os.path.realpath(path)

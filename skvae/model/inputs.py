@@ -129,7 +129,7 @@ def one_hot(positions: torch.Tensor, n_levels: int, dtype: torch.dtype) -> torch
     -------
     rows : tensor of shape (n, n_levels)
     """
-    rows = torch.zeros(len(positions), n_levels + 1, dtype=dtype, device=positions.device)
+    rows = torch.zeros(positions.shape[0], n_levels + 1, dtype=dtype, device=positions.device)
 
     return rows.scatter_(1, positions, 1)[:, :-1]
 

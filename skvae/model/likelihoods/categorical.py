@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from skvae.model.likelihoods.base import LOGIT_MAX, Block, Own, exp_, held
@@ -133,7 +132,7 @@ class Categorical(Block):
 
         # several draws of outputs may go with one row
         levels = (self.starts + cells.clamp_min(0)).long()
-        shape = np.broadcast_shapes(levels.shape[:-1], logits.shape[:-1])
+        shape = torch.broadcast_shapes(levels.shape[:-1], logits.shape[:-1])
         chosen = logits.expand(*shape, -1).gather(-1, levels.expand(*shape, -1))
 
         return (chosen - self._log_sums(logits)) * (cells >= 0)
