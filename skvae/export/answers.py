@@ -18,6 +18,9 @@ from skvae.model.layers import ACTIVATIONS
 from skvae.model.likelihoods import Block
 from skvae.model.network import VAE
 
+DRAWS = 4
+"""Draws of a part with a range: if one in ten is beyond it, one in ten thousand is moved to its end."""
+
 
 class Answer(nn.Module):
     """A module with the table and the network of a fitted model.
@@ -107,10 +110,10 @@ class ScoreSamples(Answer):
 
 
 class Sample(Answer):
-    """New rows from uniform numbers: (n, 1 + latent_dim + n_parts) -> (n, n_features).
+    """New rows from uniform numbers: (n, n_uniform) -> (n, n_features).
 
     The first number chooses the component of the latent density, the next ones z in it, and the others the parts of the row,
-    each by its quantile function.
+    each by its quantile function. A part that has a range takes several: the first draw within the range counts.
     """
 
     def __init__(self, model: FittedModel, reads_unknown: bool) -> None:
@@ -125,7 +128,15 @@ class Sample(Answer):
     @property
     def n_uniform(self) -> int:
         """int : how many uniform numbers a row takes."""
-        return 1 + self.network.latent_dim + self.table.layout.n_parts
+        n_draws = sum(map(self.n_draws, range(self.table.layout.n_parts)))
+        return 1 + self.network.latent_dim + n_draws
+
+    def n_draws(self, part: int) -> int:
+        """How many draws of a part there are to choose from."""
+        ranges = self.table.layout.ranges
+        if not ranges or not np.isfinite(ranges[part]).any():
+            return 1
+        return DRAWS
 
     def forward(self, uniform: Tensor) -> Tensor:
         """See the class."""
@@ -134,7 +145,7 @@ class Sample(Answer):
         return decode(self.table, self.parts(z, uniform[:, first:]))
 
     def parts(self, z: Tensor, uniform: Tensor) -> Tensor:
-        """Parts of rows, drawn one after the other, shape (n, n_parts), from points and numbers of shape (n, n_parts)."""
+        """Parts of rows, drawn one after the other, shape (n, n_parts), from points and the numbers for them."""
         layout = self.table.layout
         decoder = self.network.decoder
         generator = torch.Generator()
@@ -148,11 +159,21 @@ class Sample(Answer):
             outputs = self.network.decode(z)
 
         output_part = np.array(decoder.output_part)
-        for k, part in enumerate(sorted(range(layout.n_parts), key=layout.rank.__getitem__)):
+        k = 0
+        for part in sorted(range(layout.n_parts), key=layout.rank.__getitem__):
             own = np.flatnonzero(output_part == part)
             read = reader.outputs(part, own) if reader is not None else outputs[:, own]
-            cells = self.blocks[part].draw_at(read, uniform[:, k : k + 1], generator)
-            drawn[part] = _within(cells, layout.ranges[part : part + 1])[:, 0]
+            own_range = layout.ranges[part : part + 1]
+            draws = []
+            for _ in range(self.n_draws(part)):
+                draws.append(self.blocks[part].draw_at(read, uniform[:, k : k + 1], generator))
+                k += 1
+
+            # from the last one on, which is moved to the end of the range if it is beyond it
+            cells = _within(draws[-1], own_range)
+            for draw in reversed(draws[:-1]):
+                cells = torch.where(draw == _within(draw, own_range), draw, cells)
+            drawn[part] = cells[:, 0]
             if reader is not None:
                 reader.take(part, torch.stack(drawn, dim=1))
         return torch.stack(drawn, dim=1)

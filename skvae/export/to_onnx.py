@@ -56,9 +56,9 @@ def to_onnx(
     path : str or path-like
         Where to write.
     method : {"transform", "inverse_transform", "sample", "score_samples"}, default="transform"
-        ``"inverse_transform"`` reads ``z`` of shape (n_samples, latent_dim). ``"sample"`` reads ``uniform``, of shape
-        (n_samples, 1 + latent_dim + n_parts) and independent between 0 and 1 (its width stands in the graph): it draws z and
-        then each part of a row by its quantile function, and moves what falls out of a column's range to the end of it.
+        ``"inverse_transform"`` reads ``z`` of shape (n_samples, latent_dim). ``"sample"`` reads ``uniform``, independent
+        numbers between 0 and 1 of shape (n_samples, width), whose width stands in the graph: it draws z and then each part of
+        a row by its quantile function.
     n_draws : int, default=64
         Draws of z for ``"score_samples"``: its graph gives ``estimator.score_samples(X, n_draws=n_draws)``.
 
