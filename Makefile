@@ -7,6 +7,8 @@
 # make test-oldest  the suite with the oldest releases that pyproject.toml admits, on the oldest Python
 # make test-newest  the suite with the newest releases there are, on the newest Python found
 # make docs         the pages, into docs/_build; a warning is an error
+# make audit        vulnerabilities on record for what the package installs
+# make release-check  wheel and sdist, built, and installed and tried in bare environments
 # make house        how airy the code is, beside other packages
 #
 # make bench        speed: against peers (see bench-peers), against rows and columns, in searches
@@ -34,7 +36,7 @@ UV := $(BIN)/uv --quiet
 # numpy's OpenBLAS shall find the processor by itself, as it does where nobody has set these
 BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/benchmarks
 
-.PHONY: demo test lint format test-oldest test-newest docs house
+.PHONY: demo test lint format test-oldest test-newest docs house audit release-check
 .PHONY: fuzz bench bench-peers bench-prediction bench-outliers bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
 
 demo: $(VENV)/.demo
@@ -62,6 +64,20 @@ test-newest: .venv-newest/.created
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+
+audit: $(VENV)/.dev
+	mkdir -p build
+	$(UV) pip compile pyproject.toml --all-extras --constraint constraints.txt --output-file build/audited.txt
+	$(UV) tool run pip-audit --requirement build/audited.txt --no-deps --disable-pip
+
+release-check: $(VENV)/.dev
+	rm -rf dist .venv-release
+	$(UV) build --out-dir dist
+	for package in dist/*.whl dist/*.tar.gz; do \
+		$(UV) venv --clear .venv-release && \
+		$(UV) pip install --python .venv-release --constraint constraints.txt $$package && \
+		(cd dist && ../.venv-release/bin/python ../tests/release.py) || exit 1; \
+	done
 
 house: $(VENV)/.dev
 	$(BIN)/python tests/house.py skvae --beside $(HOUSE_ANCHORS)
