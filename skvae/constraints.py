@@ -16,8 +16,11 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.table import as_table
+from skvae.table.by_name import column_of, is_missing, is_whole, numbers, position, with_column
+from skvae.table.cells import replace_column
 from skvae.table.containers import as_frame
 from skvae.table.plain import parameter_of, plain_parameter
+from skvae.table.sharing import shared
 
 
 class Constraint(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -63,7 +66,7 @@ class Constraint(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         X = as_table(X)
         self.n_features_in_ = int(X.shape[1])
         for column in self.columns_used:
-            _position(X, column)
+            position(X, column)
         self._learn(X)
 
         broken = np.flatnonzero(~self.is_valid(X))
@@ -189,8 +192,8 @@ class Inequality(Constraint):
 
     def is_valid(self, X: Any) -> np.ndarray:
         """See `Constraint`."""
-        low, high = _column(X, self.low), _column(X, self.high)
-        missing = _missing(low) | _missing(high)
+        low, high = column_of(X, self.low), column_of(X, self.high)
+        missing = is_missing(low) | is_missing(high)
         if isinstance(low, nw.Series):
             met = (low < high) if self.strict else (low <= high)
             return missing | met.fill_null(True).to_numpy().astype(bool)
@@ -202,12 +205,12 @@ class Inequality(Constraint):
     def transform(self, X: Any) -> Any:
         """See `Constraint`: the difference stands in place of `high`."""
         X = super().transform(X)
-        return _with_column(X, self.high, _column(X, self.high) - _column(X, self.low))
+        return with_column(X, self.high, column_of(X, self.high) - column_of(X, self.low))
 
     def inverse_transform(self, X: Any) -> Any:
         """See `Constraint`."""
         X = super().inverse_transform(X)
-        return _with_column(X, self.high, _column(X, self.low) + _column(X, self.high))
+        return with_column(X, self.high, column_of(X, self.low) + column_of(X, self.high))
 
 
 class Function(Constraint):
@@ -248,13 +251,17 @@ class Function(Constraint):
     def is_valid(self, X: Any) -> np.ndarray:
         """See `Constraint`."""
         X = as_table(X)
-        cells = np.asarray(_column(X, self.column))
+        cells = np.asarray(column_of(X, self.column))
         computed = np.asarray(self.compute(X))
-        missing = _missing(_column(X, self.column)) | _missing(computed)
+        missing = is_missing(column_of(X, self.column)) | is_missing(computed)
         if cells.dtype.kind in "iuf" and computed.dtype.kind in "iufb":
-            near = self.tolerance * np.maximum(np.abs(cells), np.abs(computed))
+            near = self.tolerance * np.maximum(self._size(X), np.maximum(np.abs(cells), np.abs(computed)))
             return missing | (np.abs(cells - computed) <= near)
         return missing | (cells == computed)
+
+    def _size(self, X: Any) -> np.ndarray | float:
+        """What rounding errors are in proportion to, beside the cells themselves."""
+        return 0.0
 
     def compute(self, X: Any) -> Any:
         """Cells of the column, of length n_samples."""
@@ -280,7 +287,7 @@ class Function(Constraint):
         frame = as_frame(X)
         if frame is None:
             room = np.insert(X, self.column % self.n_features_in_, np.zeros(len(X)), axis=1)
-            return _with_column(room, self.column, np.asarray(self.compute(room)))
+            return with_column(room, self.column, np.asarray(self.compute(room)))
 
         cells = np.asarray(self.compute(X)).tolist()
         computed = nw.new_series(str(self.column), cells, backend=frame.implementation)
@@ -293,11 +300,14 @@ class Function(Constraint):
         frame = as_frame(X)
         self._names = [] if frame is None else list(frame.columns)
         self._dtype = None if frame is None else frame[self.column].dtype
-        self._at = _position(X, self.column)
+        self._at = position(X, self.column)
 
 
 class FixedSum(Function):
     """Columns add up to another one, or to a number: the sum is computed from its parts, or the last part from the others.
+
+    Where `VAEEstimator.impute` meets a sum that is observed, missing parts share what the others leave of it, in proportion to
+    what the model has for them; a single one is what is left.
 
     Parameters
     ----------
@@ -306,7 +316,7 @@ class FixedSum(Function):
     total : str, int or float, default=1.0
         The column of the sum, by name; or the number that all rows add up to.
     tolerance : float, default=1e-6
-        Difference, relative to the larger one, up to which sums count as equal.
+        Difference, relative to the largest term, up to which sums count as equal.
 
     Examples
     --------
@@ -337,8 +347,50 @@ class FixedSum(Function):
         total = np.zeros(X.shape[0])
         for name in self.columns:
             if name != self.column:
-                total = total + np.asarray(_column(X, name), dtype=np.float64)
+                total = total + np.asarray(column_of(X, name), dtype=np.float64)
         return total if isinstance(self.total, str) else self.total - total
+
+    def share_out(self, X: Any, like: Any) -> Any:
+        """Rows whose missing parts share what is left of an observed sum.
+
+        Parameters
+        ----------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            Filled rows.
+        like : ndarray or DataFrame of shape (n_samples, n_features)
+            The same rows with their missing cells.
+
+        Returns
+        -------
+        shared : ndarray or DataFrame of shape (n_samples, n_features)
+        """
+        X = as_table(X)
+        like = as_table(like)
+        parts = self._parts(X)
+        missing = np.stack([is_missing(column_of(like, name)) for name in self.columns], axis=1)
+
+        # a computed column that is missing takes what is left
+        rows = np.flatnonzero(missing.any(axis=1) & ~is_missing(column_of(like, self.column)))
+        if not len(rows):
+            return X
+        total = np.full(len(parts), self.total, dtype=object)
+        if isinstance(self.total, str):
+            total = numbers(column_of(like, self.total))
+
+        whole = all(map(is_whole, [column_of(X, name) for name in self.columns]))
+        parts[rows] = shared(parts[rows], missing[rows], total[rows].astype(np.float64), whole=whole)
+        for name, cells, holes in zip(self.columns, parts.T, missing.T, strict=True):
+            if holes.any():
+                X = replace_column(X, position(X, name), cells)
+        return X
+
+    def _parts(self, X: Any) -> np.ndarray:
+        """The parts as floats, ndarray of shape (n_samples, n_parts)."""
+        return np.stack([numbers(column_of(X, name)) for name in self.columns], axis=1)
+
+    def _size(self, X: Any) -> np.ndarray | float:
+        """See `Function`."""
+        return np.abs(self._parts(as_table(X))).max(axis=1)
 
 
 class AllowedCombinations(Constraint):
@@ -389,9 +441,9 @@ class AllowedCombinations(Constraint):
         """The cells of each row, None where one is missing."""
         columns = []
         for name in self.columns:
-            column = _column(X, name)
+            column = column_of(X, name)
             cells = np.array(column, dtype=object)
-            cells[_missing(column)] = None
+            cells[is_missing(column)] = None
             columns.append(cells.tolist())
         return list(zip(*columns, strict=True))
 
@@ -438,44 +490,3 @@ CONSTRAINTS: dict[str, type[Constraint]] = {
     constraint.__name__: constraint for constraint in (Inequality, Function, FixedSum, AllowedCombinations, Satisfies)
 }
 """The classes by their names."""
-
-
-def _position(X: Any, column: Any) -> int:
-    frame = as_frame(X)
-    names = list(range(X.shape[1])) if frame is None else list(frame.columns)
-    if column not in names:
-        raise ValueError(
-            f"A constraint names the column {column!r}, which the table does not have. Its columns are {names}."
-        )
-    return names.index(column)
-
-
-def _column(X: Any, column: Any) -> Any:
-    """A column, as a series of narwhals or an array of shape (n_samples,)."""
-    X = as_table(X)
-    frame = as_frame(X)
-    return X[:, column] if frame is None else frame[column]
-
-
-def _with_column(X: Any, column: Any, cells: Any) -> Any:
-    """A copy of a table with other cells in a column."""
-    frame = as_frame(X)
-    if frame is not None:
-        return frame.with_columns(cells.alias(column)).to_native()
-
-    changed = X.copy()
-    changed[:, column] = cells
-    return changed
-
-
-def _missing(column: Any) -> np.ndarray:
-    """Which cells are missing, ndarray of bool of shape (n_samples,)."""
-    if isinstance(column, nw.Series):
-        missing = column.is_null()
-        if column.dtype.is_float():
-            missing = missing | column.is_nan().fill_null(True)
-        return missing.to_numpy().astype(bool)
-
-    if column.dtype.kind == "f":
-        return np.isnan(column)
-    return np.array([cell is None or cell != cell for cell in column], dtype=bool)

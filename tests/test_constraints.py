@@ -1,5 +1,7 @@
 """Rules between columns: by themselves, and in what a model makes, fills and scores."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -252,3 +254,83 @@ def test_rows_that_cannot_be_mended_are_warned_about_at_the_line_of_the_call(mod
     with pytest.warns(UserWarning, match="30 rows were filled, but no completion was found") as caught:
         model.impute(broken)
     assert caught[0].filename == __file__
+
+
+# --------------------------------------------------------------------------------------------------- columns that are computed
+
+
+def bills(n=200):
+    rng = np.random.default_rng(1)
+    rows = pd.DataFrame({"net": rng.gamma(2, 50, n).round(2), "tip": rng.gamma(1, 5, n).round(2)})
+    rows["gross"] = 1.2 * rows["net"]
+    return rows.assign(total=rows["gross"] + rows["tip"], half=0.5 * (rows["gross"] + rows["tip"]))
+
+
+def small(X, rules):
+    return VAEEstimator(1, hidden_layer_sizes=(4,), max_iter=3, random_state=0, constraints=rules).fit(X)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_computed_columns_may_depend_on_one_another_in_any_order(order):
+    rules = [
+        Function("gross", lambda X: 1.2 * X["net"]),
+        FixedSum(["gross", "tip"], "total"),
+        Function("half", lambda X: 0.5 * X["total"]),
+    ]
+    made = small(bills(), [rules[k] for k in order]).sample(50, random_state=0)
+    np.testing.assert_allclose(made["gross"], 1.2 * made["net"], rtol=1e-9)
+    np.testing.assert_allclose(made["total"], made["gross"] + made["tip"], rtol=1e-9)
+    np.testing.assert_allclose(made["half"], 0.5 * made["total"], rtol=1e-9)
+
+
+def test_a_column_is_computed_once():
+    rules = [FixedSum(["gross", "tip"], "total"), Function("total", lambda X: X["gross"] + X["tip"])]
+    with pytest.raises(ValueError, match=r"Two constraints compute the column 'total'\. Keep one of them"):
+        small(bills(), rules)
+
+
+def test_sums_are_as_exact_as_their_terms():
+    """A part that is 0 but for the rounding error of the others breaks no sum."""
+    parts = np.random.default_rng(0).dirichlet([1, 1, 1e-3], 300) * 100
+    X = np.column_stack([parts[:, :2], 100 - parts[:, 0] - parts[:, 1]])
+    X[:50, 0] = 100 - X[:50, 1]
+    X[:50, 2] = 0.0
+    assert FixedSum([0, 1, 2], 100).fit(X).is_valid(X).all()
+    X[0, 2] = 0.01
+    assert not FixedSum([0, 1, 2], 100).is_valid(X)[0]
+
+
+def test_missing_parts_of_an_observed_sum_are_what_is_left():
+    X = bills()[["net", "tip"]]
+    X["total"] = X["net"] + X["tip"]
+    vae = small(X, [FixedSum(["net", "tip"], "total")])
+    holed = X.copy()
+    holed.loc[:49, "net"] = np.nan
+    holed.loc[50:99, ["net", "tip"]] = np.nan
+    holed.loc[100:149, "total"] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filled = vae.impute(holed)
+        copies = vae.impute(holed, n_draws=3, random_state=0)
+    for rows in (filled, *copies):
+        np.testing.assert_allclose(rows["net"] + rows["tip"], rows["total"], rtol=1e-9)
+        np.testing.assert_allclose(rows["net"][:50], X["net"][:50], rtol=1e-9)
+        assert (rows["total"][:100] == X["total"][:100]).all()
+        assert (rows[["net", "tip"]][50:100] > -1e-9).all(axis=None)
+    # several that are missing are drawn, and share what is left
+    assert copies[0]["net"][50:100].std() > 0
+    assert (copies[0]["net"][50:100] != copies[1]["net"][50:100]).any()
+
+
+def test_missing_whole_parts_of_a_constant_sum_stay_whole():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.multinomial(24, [0.5, 0.3, 0.2], 200), columns=["sleep", "work", "rest"])
+    vae = small(X, [FixedSum(["sleep", "work", "rest"], 24)])
+    holed = X.astype("Int64")
+    holed.loc[:59, "sleep"] = pd.NA
+    holed.loc[30:59, "work"] = pd.NA
+    holed.loc[60:80, "rest"] = pd.NA
+    filled = vae.impute(holed)
+    assert (filled.sum(axis=1) == 24).all()
+    assert filled["sleep"][:30].tolist() == X["sleep"][:30].tolist()
+    assert (filled.to_numpy(int) >= 0).all()

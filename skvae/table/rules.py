@@ -29,6 +29,14 @@ class Orders(Protocol):
     high: Any
 
 
+@runtime_checkable
+class SharesOut(Protocol):
+    """A constraint that an observed sum tells missing parts of."""
+
+    def share_out(self, X: Any, like: Any) -> Any:
+        """X with other cells where `like` has missing ones, so that its observed sums are kept."""
+
+
 class Rules:
     """The fitted constraints of a table.
 
@@ -55,7 +63,10 @@ class Rules:
         self.computed: dict[int, Computes] = {}
         for rule in rules:
             if isinstance(rule, Computes):
-                self.computed[schema.names.index(rule.column)] = rule
+                j = schema.names.index(rule.column)
+                if j in self.computed:
+                    raise ValueError(f"Two constraints compute the column {rule.column!r}. Keep one of them.")
+                self.computed[j] = rule
             elif isinstance(rule, Orders):
                 self._add_difference(rule, schema)
 
@@ -154,14 +165,22 @@ class Rules:
         -------
         completed : array or DataFrame of shape (n_samples, n_features)
         """
-        for j, rule in self.computed.items():
-            cells = np.array(rule.compute(written), dtype=object)
-            if like is not None:
-                own = cells_of(like, j)
-                observed = np.array([cell is not None for cell in own])
-                cells[observed] = np.array(own, dtype=object)[observed]
-            written = replace_column(written, j, cells)
+        # a column may be computed from others that are: after as many rounds as there are, all of them are there
+        for _ in self.computed:
+            for j, rule in self.computed.items():
+                if like is not None and isinstance(rule, SharesOut):
+                    written = rule.share_out(written, like)
+                written = self._complete_column(written, j, rule, like)
         return written
+
+    def _complete_column(self, written: Any, j: int, rule: Computes, like: Any) -> Any:
+        """`complete`, of one column."""
+        cells = np.array(rule.compute(written), dtype=object)
+        if like is not None:
+            own = cells_of(like, j)
+            observed = np.array([cell is not None for cell in own])
+            cells[observed] = np.array(own, dtype=object)[observed]
+        return replace_column(written, j, cells)
 
     def hold(self, written: Any) -> np.ndarray:
         """Which rows of a container keep all rules, ndarray of bool of shape (n_samples,)."""
