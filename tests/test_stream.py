@@ -1,0 +1,179 @@
+"""Fits in one pass over streams, and answers written to Parquet."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+from models import quick
+from tables import assert_same
+
+from skvae import stream
+from skvae.stream import _frames, _Keeper
+
+
+def table(n=6000, seed=0):
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "x": hidden + 0.1 * rng.normal(size=n),
+            "y": hidden**2,
+            "k": np.where(hidden > 0, "up", "down"),
+            "n": rng.poisson(np.exp(hidden)),
+            "day": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 999, n), unit="D"),
+            "flag": rng.uniform(size=n) < 0.3,
+        }
+    )
+    frame["x"] = frame["x"].where(rng.uniform(size=n) > 0.1)
+    return frame
+
+
+def parts(X, size=500):
+    for start in range(0, len(X), size):
+        yield X[start : start + size].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Parquet files in a folder, and the table in them."""
+    folder = tmp_path_factory.mktemp("rows")
+    X = table()
+    for i, part in enumerate(parts(X, 2000)):
+        part.to_parquet(folder / f"part-{i}.parquet", row_group_size=700)
+    return folder, X
+
+
+def test_a_stream_that_fits_into_memory_has_the_fit_of_its_table(folder):
+    _, X = folder
+    streamed = stream.fit(quick(), parts(X), n_rows=6000)
+    whole = quick().fit(X)
+    assert streamed.loss_curve_ == whole.loss_curve_
+    assert_same(streamed.sample(20, random_state=0), whole.sample(20, random_state=0), rtol=0)
+
+
+def test_sources_of_all_sorts_are_read_alike(folder):
+    path, X = folder
+    files = pyarrow.dataset.dataset(path, format="parquet")
+    lazy = pl.scan_parquet(path / "*.parquet")
+    scores = []
+    for source in (path, str(path), files, lazy, lambda: parts(X), list(parts(X))):
+        vae = stream.fit(quick(), source, n_rows=6000)
+        scores.append(vae.loss_curve_)
+        assert stream.fit(quick(), lambda source=source: _frames(source), n_rows=6000).loss_curve_ == scores[-1]
+    assert all(score == pytest.approx(scores[0], rel=1e-6) for score in scores)
+
+
+def test_a_sample_is_uniform_whatever_the_order():
+    n = 20_000
+    means = []
+    for seed in range(30):
+        keeper = _Keeper(400, np.random.RandomState(seed))
+        for frame in _frames(parts(pd.DataFrame({"i": np.arange(n)}), 777)):
+            keeper.add(frame)
+            assert sum(map(len, keeper.numbers)) <= 2 * 400
+        X, weight = keeper.rows()
+        assert len(X) == 402
+        assert weight.all()
+        chosen = X["i"][:400].to_numpy()
+        assert len(set(chosen)) == 400
+        means.append(chosen.mean())
+    # the mean of 30 means of 400 of them, beside its deviation
+    deviation = n / 12**0.5 / (30 * 400) ** 0.5
+    assert abs(np.mean(means) - (n - 1) / 2) < 4 * deviation
+
+
+def test_levels_and_extremes_of_rows_that_are_not_kept_are_learnt():
+    X = table(20_000)
+    X.loc[13_333, ["k", "y"]] = ["never else", 77.0]
+    X.loc[15_555, ["n", "day"]] = [999, pd.Timestamp("1999-09-09")]
+    vae = stream.fit(quick(max_iter=5), parts(X), n_rows=1500, random_state=0)
+    columns = dict(zip(vae.feature_names_in_, vae._fitted.table.columns, strict=True))
+    assert columns["k"].levels == ["down", "never else", "up"]
+    assert columns["y"].grid.high == 77.0
+    assert columns["n"].grid.high == 999
+    # and rows with them are read
+    assert np.isfinite(vae.score_samples(X.iloc[[13_333, 15_555]])).all()
+    made = vae.sample(3000, random_state=0)
+    assert made["day"].min() >= pd.Timestamp("1999-09-09")
+
+
+def test_a_sample_is_as_good_as_the_table():
+    """Of the same steps: the scores differ by no more than those of two seeds do."""
+    X, held_out = table(30_000), table(3000, seed=1)
+    params = {"hidden_layer_sizes": (16,), "latent_dim": 2, "early_stopping": False}
+    whole = []
+    for seed in range(3):
+        vae = quick_of(params, seed).set_params(max_iter=4).fit(X)
+        whole.append(vae.score(held_out))
+    sampled = []
+    for seed in range(3):
+        # as many steps
+        vae = quick_of(params, seed).set_params(max_iter=12)
+        sampled.append(stream.fit(vae, parts(X, 5000), n_rows=10_000, random_state=seed).score(held_out))
+    spread = max(np.ptp(whole), np.ptp(sampled))
+    assert abs(np.mean(sampled) - np.mean(whole)) < spread + 0.05
+
+
+def quick_of(params, seed):
+    vae = quick(random_state=seed)
+    return vae.set_params(**params)
+
+
+def test_answers_are_written(folder, tmp_path):
+    path, X = folder
+    vae = stream.fit(quick(), path)
+    stream.transform(vae, path, tmp_path / "z.parquet")
+    written = pd.read_parquet(tmp_path / "z.parquet")
+    arrow = pa.Table.from_pandas(X)
+    np.testing.assert_allclose(written.to_numpy(), vae.transform(arrow), rtol=1e-9, atol=1e-12)
+    assert list(written.columns) == vae.get_feature_names_out().tolist()
+
+    stream.score_samples(vae, path, tmp_path / "score.parquet")
+    scores = pd.read_parquet(tmp_path / "score.parquet")["score"]
+    np.testing.assert_allclose(scores, vae.score_samples(arrow), rtol=1e-6, atol=1e-6)
+
+    stream.sample(vae, 70_000, tmp_path / "new.parquet", random_state=0)
+    rows = pyarrow.parquet.read_table(tmp_path / "new.parquet")
+    assert rows.num_rows == 70_000
+    assert rows.column_names == list(X.columns)
+    assert rows["day"].type == arrow["day"].type
+    stream.sample(vae, 70_000, tmp_path / "again.parquet", random_state=0)
+    assert pyarrow.parquet.read_table(tmp_path / "again.parquet").equals(rows)
+    stream.sample(vae, 10, tmp_path / "given.parquet", given={"k": "up"})
+    assert set(pd.read_parquet(tmp_path / "given.parquet")["k"]) == {"up"}
+
+
+def test_a_file_is_there_as_a_whole_or_not_at_all(folder, tmp_path):
+    _, X = folder
+    vae = quick().fit(X)
+
+    def broken():
+        yield X[:100]
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        stream.transform(vae, broken, tmp_path / "z.parquet")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_no_stream_is_refused(folder):
+    _, X = folder
+    with pytest.raises(TypeError, match=r"got DataFrame\. A table in memory goes to VAEEstimator\.fit"):
+        stream.fit(quick(), X)
+    with pytest.raises(TypeError, match="got int"):
+        stream.fit(quick(), 3)
+    with pytest.raises(TypeError, match="A stream holds frames, got ndarray"):
+        stream.fit(quick(), [np.zeros((3, 2))])
+    with pytest.raises(ValueError, match="The stream has no rows"):
+        stream.fit(quick(), iter([]))
+    with pytest.raises(ValueError, match=r"have the columns \['a'\] and \['b'\]"):
+        stream.fit(quick(), [pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0]})])
+    with pytest.raises(ValueError, match="n_rows must be an integer of at least 1, got 0"):
+        stream.fit(quick(), [X], n_rows=0)
+    with pytest.raises(FileNotFoundError):
+        stream.fit(quick(), "no such folder.parquet")
