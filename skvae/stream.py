@@ -161,7 +161,8 @@ def _frames(source: Any) -> Iterator[nw.DataFrame]:
         dataset = importlib.import_module("pyarrow.dataset")
         source = dataset.dataset(source, format="parquet")
 
-    if hasattr(source, "to_batches") and hasattr(source, "files"):
+    # datasets have both, tables do not
+    if hasattr(source, "to_batches") and hasattr(source, "count_rows"):
         arrow = importlib.import_module("pyarrow")
         parts = (arrow.Table.from_batches([batch]) for batch in source.to_batches(batch_size=ROWS_AT_ONCE))
     elif hasattr(source, "collect_batches"):
