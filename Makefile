@@ -17,7 +17,7 @@
 # make bench-missing, make bench-latent, make bench-augmentation   likewise
 # make bench-prediction, make bench-outliers   likewise
 # make bench-stream   memory, time and quality of fits to 20 million rows
-# make fuzz         20,000 random tables and sequences of calls (about half an hour)
+# make fuzz         20,000 random tables and sequences of calls, 10,000 mutated files (about half an hour)
 # make bench-calls  a fit and the calls after it; BEFORE=FOLDER: this source tree beside that of another version
 # make bench-budget held-out likelihood against the time of a fit, by training budget; BEFORE=FOLDER: by version
 
@@ -93,6 +93,7 @@ bench-tables bench-missing bench-latent bench-augmentation bench-prediction benc
 
 fuzz: $(VENV)/.dev
 	SKVAE_FUZZ=20000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz.py
+	SKVAE_FUZZ=20000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_persistence.py -k mutated
 
 bench-stream: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BENCH)/bench_stream.py

@@ -7,7 +7,7 @@ column from the others. `AllowedCombinations` and `Satisfies` are kept by drawin
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.table import as_table
-from skvae.table.by_name import column_of, is_missing, is_whole, numbers, position, with_column
+from skvae.table.by_name import as_floats, column_of, is_whole, missing_cells, position, rows_of, with_column
 from skvae.table.cells import replace_column
 from skvae.table.containers import as_frame
 from skvae.table.plain import parameter_of, plain_parameter
@@ -136,18 +136,18 @@ def constraint_of(state: dict[str, Any], given: Constraint | None = None) -> Con
         If it holds code and is not given, or another one is.
     """
     name = state["class"]
-    if given is not None and type(given).__name__ != name:
-        raise ValueError(f"expected a constraint {name}, got {given!r}")
-    if given is None and state["parameters"] is None:
+    if given is not None:
+        if type(given).__name__ != name:
+            raise ValueError(f"expected a constraint {name}, got {given!r}")
+        constraint = clone(given)
+    elif state["parameters"] is None:
         raise ValueError(
             f"its constraint {name} holds a function: pass all of them again, load(path, constraints=[...])"
         )
-
-    if given is not None:
-        constraint = clone(given)
     else:
         parameters = {key: parameter_of(value) for key, value in state["parameters"].items()}
         constraint = CONSTRAINTS[name](**parameters)
+
     for key, value in state["fitted"].items():
         if key not in ("n_features_in_", "combinations_"):
             raise ValueError(f"{key!r} is nothing that a constraint learns")
@@ -193,7 +193,7 @@ class Inequality(Constraint):
     def is_valid(self, X: Any) -> np.ndarray:
         """See `Constraint`."""
         low, high = column_of(X, self.low), column_of(X, self.high)
-        missing = is_missing(low) | is_missing(high)
+        missing = missing_cells(low) | missing_cells(high)
         if isinstance(low, nw.Series):
             met = (low < high) if self.strict else (low <= high)
             return missing | met.fill_null(True).to_numpy().astype(bool)
@@ -253,7 +253,7 @@ class Function(Constraint):
         X = as_table(X)
         cells = np.asarray(column_of(X, self.column))
         computed = np.asarray(self.compute(X))
-        missing = is_missing(column_of(X, self.column)) | is_missing(computed)
+        missing = missing_cells(column_of(X, self.column)) | missing_cells(computed)
         if cells.dtype.kind in "iuf" and computed.dtype.kind in "iufb":
             near = self.tolerance * np.maximum(self._size(X), np.maximum(np.abs(cells), np.abs(computed)))
             return missing | (np.abs(cells - computed) <= near)
@@ -350,7 +350,7 @@ class FixedSum(Function):
                 total = total + np.asarray(column_of(X, name), dtype=np.float64)
         return total if isinstance(self.total, str) else self.total - total
 
-    def share_out(self, X: Any, like: Any) -> Any:
+    def share_out(self, X: Any, like: Any, computed: Collection[Any] = ()) -> Any:
         """Rows whose missing parts share what is left of an observed sum.
 
         Parameters
@@ -359,6 +359,8 @@ class FixedSum(Function):
             Filled rows.
         like : ndarray or DataFrame of shape (n_samples, n_features)
             The same rows with their missing cells.
+        computed : collection of (str or int), default=()
+            Columns that constraints compute: they have their cells, and share nothing.
 
         Returns
         -------
@@ -367,26 +369,33 @@ class FixedSum(Function):
         X = as_table(X)
         like = as_table(like)
         parts = self._parts(X)
-        missing = np.stack([is_missing(column_of(like, name)) for name in self.columns], axis=1)
+        missing = np.stack(list(map(missing_cells, self._columns(like))), axis=1)
+        for k, name in enumerate(self.columns):
+            if name in computed and name != self.column:
+                missing[:, k] = False
 
         # a computed column that is missing takes what is left
-        rows = np.flatnonzero(missing.any(axis=1) & ~is_missing(column_of(like, self.column)))
+        rows = np.flatnonzero(missing.any(axis=1) & ~missing_cells(column_of(like, self.column)))
         if not len(rows):
             return X
         total = np.full(len(parts), self.total, dtype=object)
         if isinstance(self.total, str):
-            total = numbers(column_of(like, self.total))
+            total = as_floats(column_of(like, self.total))
 
-        whole = all(map(is_whole, [column_of(X, name) for name in self.columns]))
+        whole = all(map(is_whole, self._columns(X)))
         parts[rows] = shared(parts[rows], missing[rows], total[rows].astype(np.float64), whole=whole)
         for name, cells, holes in zip(self.columns, parts.T, missing.T, strict=True):
             if holes.any():
                 X = replace_column(X, position(X, name), cells)
         return X
 
+    def _columns(self, X: Any) -> list:
+        """The columns of the parts."""
+        return [column_of(X, name) for name in self.columns]
+
     def _parts(self, X: Any) -> np.ndarray:
         """The parts as floats, ndarray of shape (n_samples, n_parts)."""
-        return np.stack([numbers(column_of(X, name)) for name in self.columns], axis=1)
+        return np.stack(list(map(as_floats, self._columns(X))), axis=1)
 
     def _size(self, X: Any) -> np.ndarray | float:
         """See `Function`."""
@@ -426,26 +435,16 @@ class AllowedCombinations(Constraint):
         """See `Constraint`."""
         check_is_fitted(self, "combinations_")
         valid = []
-        for cells in self._rows(as_table(X)):
+        for cells in rows_of(X, self.columns):
             valid.append(None in cells or cells in self.combinations_)
         return np.array(valid, dtype=bool)
 
     def _learn(self, X: Any) -> None:
-        rows = self._rows(X) if self.combinations is None else map(tuple, self.combinations)
+        rows = rows_of(X, self.columns) if self.combinations is None else map(tuple, self.combinations)
         self.combinations_ = {cells for cells in rows if None not in cells}
 
     def _fitted_state(self) -> dict[str, Any]:
         return {**super()._fitted_state(), "combinations_": plain_parameter("combinations", self.combinations_)}
-
-    def _rows(self, X: Any) -> list[tuple]:
-        """The cells of each row, None where one is missing."""
-        columns = []
-        for name in self.columns:
-            column = column_of(X, name)
-            cells = np.array(column, dtype=object)
-            cells[is_missing(column)] = None
-            columns.append(cells.tolist())
-        return list(zip(*columns, strict=True))
 
 
 class Satisfies(Constraint):

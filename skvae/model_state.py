@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from skvae.constraints import Constraint, constraint_of
-from skvae.engine.adam import AdamState
+from skvae.engine.adam import AdamState, flat, nested
+from skvae.engine.paths import put
 from skvae.engine.training import TrainingState
 from skvae.fitted import FittedModel, Latents
 from skvae.model.latent import LATENT_DENSITIES, LatentDensity, Mixture
@@ -24,23 +26,23 @@ from skvae.threads import on_one_thread
 ROLES = {"encoder": "encoder", "decoder": "decoder.network"}
 """Networks that may be the user's: by the estimator's parameter, what a state calls them."""
 
-
-SHAPES_OF_TRAINING: dict[str, tuple[tuple[int | None, ...], str]] = {
-    "loss_curve": ((None,), "f"),
-    "validation_scores": ((None,), "f"),
-    "n_steps": ((), "iu"),
-    "next_look": ((), "iu"),
-    "is_seen": ((), "b"),
-    "generator": ((None,), "u"),
-    "fit/rng": ((KEYS,), "u"),
-    "fit/position": ((), "iu"),
-    "fit/seed": ((), "iu"),
-    "fit/fingerprint": ((32,), "u"),
+SHAPES_OF_TRAINING: dict[str, tuple[tuple[int | None, ...], str, bool]] = {
+    "loss_curve": ((None,), "f", True),
+    "validation_scores": ((None,), "f", False),
+    "n_steps": ((), "iu", True),
+    "descent": ((2,), "f", False),
+    "next_look": ((), "iu", True),
+    "is_seen": ((), "b", True),
+    "generator": ((None,), "u", True),
+    "fit/rng": ((KEYS,), "u", True),
+    "fit/position": ((), "iu", True),
+    "fit/seed": ((), "iu", True),
+    "fit/fingerprint": ((32,), "u", True),
 }
-"""Shapes and kinds of the arrays in the state of a training loop, beside those of its parameters and of its descent."""
+"""Shape, kind and finiteness of the arrays in the state of every training loop, beside those of the parameters."""
 
 
-class Arrays:
+class Checked:
     """Arrays by name, each of which is taken once, and checked.
 
     Parameters
@@ -51,7 +53,11 @@ class Arrays:
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._left = dict(arrays)
 
-    def take(self, name: str, shape: tuple[int | None, ...], kinds: str = "f") -> np.ndarray:
+    def has(self, name: str) -> bool:
+        """Whether there is an array of a name."""
+        return name in self._left
+
+    def take(self, name: str, shape: tuple[int | None, ...], kinds: str = "f", *, finite: bool = True) -> np.ndarray:
         """The array of a name.
 
         Parameters
@@ -61,6 +67,8 @@ class Arrays:
             The shape that is expected; None stands for any length.
         kinds : str, default="f"
             Codes of the dtypes that are expected, as in ``numpy.dtype.kind``.
+        finite : bool, default=True
+            Whether all numbers must be.
 
         Raises
         ------
@@ -79,7 +87,7 @@ class Arrays:
                 f"the array {name!r} has shape {array.shape} and dtype {array.dtype}; expected {shape} of kind {kinds!r}, "
                 f"where None is any length"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"the array {name!r} is not finite")
         return array
 
@@ -117,31 +125,30 @@ def model_state(model: FittedModel) -> tuple[dict[str, Any], dict[str, np.ndarra
     table, table_arrays = model.table.state()
     network = to_state(model.network)
     arrays: dict[str, np.ndarray] = {}
-    _add(arrays, "table.", table_arrays)
-    _add(arrays, "network.", network.pop("arrays"))
+    put(arrays, "table.", table_arrays)
+    put(arrays, "network.", network.pop("arrays"))
 
     # of the user's networks the weights are kept, and not the code
     for role in ROLES.values():
         if isinstance(network[role], nn.Module):
-            _add(arrays, f"network.{role}.", arrays_of(network[role]))
+            put(arrays, f"network.{role}.", arrays_of(network[role]))
             network[role] = None
 
-    _add(arrays, "latents.", model.latents._asdict())
+    put(arrays, "latents.", model.latents._asdict())
     arrays["kl_per_unit"] = model.kl_per_unit
     arrays["loss_curve"] = np.array(model.loss_curve)
     if model.validation_scores is not None:
         arrays["validation_scores"] = np.array(model.validation_scores)
 
-    for parameter, state in (model.adam_state or {}).items():
-        _add(arrays, f"adam/{parameter}/", state)
-    _add(arrays, "training/", model.training or {})
+    put(arrays, "adam/", flat(model.adam_state or {}))
+    put(arrays, "training/", model.training or {})
 
     # those that took time to fit
     densities = []
     for name, density in model.densities.items():
         if isinstance(density, Mixture):
             densities.append([name, density.name])
-            _add(arrays, f"densities.{name}.", vars(density))
+            put(arrays, f"densities.{name}.", vars(density))
 
     facts = {
         "table": table,
@@ -152,11 +159,6 @@ def model_state(model: FittedModel) -> tuple[dict[str, Any], dict[str, np.ndarra
         "densities": densities,
     }
     return facts, arrays
-
-
-def _add(arrays: dict[str, np.ndarray], prefix: str, more: Mapping[str, np.ndarray]) -> None:
-    for name, array in more.items():
-        arrays[prefix + name] = np.asarray(array)
 
 
 # ------------------------------------------------------------------------------------------------------------ state -> model
@@ -190,7 +192,7 @@ def model_of(
     ValueError
         If the arrays are not those of the facts.
     """
-    left = Arrays(arrays)
+    left = Checked(arrays)
     rules = _rules(facts["table"]["constraints"], constraints)
     table = Table.from_state(facts["table"], _finite(left.below("table.")), rules)
     network = _network(facts["network"], table, left, makers)
@@ -208,7 +210,10 @@ def model_of(
 
     kl_per_unit = left.take("kl_per_unit", (latent_dim,))
     loss_curve = left.take("loss_curve", (None,)).tolist()
-    scores = left.below("validation_scores").get("")
+    scores = None
+    if left.has("validation_scores"):
+        # a look in the middle of a fit may have been no number
+        scores = left.take("validation_scores", (None,), finite=False).tolist()
     adam_state = _adam_state(left, network)
     training = _training_state(left, network)
     left.check_empty()
@@ -225,7 +230,7 @@ def model_of(
         kl_per_unit=kl_per_unit,
         active_units=int(facts["active_units"]),
         loss_curve=loss_curve,
-        validation_scores=None if scores is None else scores.tolist(),
+        validation_scores=scores,
         adam_state=adam_state,
         densities=densities,
         training=training,
@@ -238,21 +243,22 @@ def model_of(
 
 
 def _rules(states: list[dict[str, Any]], given: Sequence[Constraint] | None) -> list[Constraint]:
+    """The fitted constraints of a table, which are given if they hold code."""
     if given is None:
-        return [constraint_of(state) for state in states]
+        return list(map(constraint_of, states))
     if len(given) != len(states):
         raise ValueError(f"it has {len(states)} constraints, and {len(given)} are given")
-    return [constraint_of(*pair) for pair in zip(states, given, strict=True)]
+    return list(map(constraint_of, states, given))
 
 
 def _finite(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays of a table, once they are seen to be vectors of finite numbers."""
-    left = Arrays(arrays)
+    left = Checked(arrays)
     return {name: left.take(name, (None,)) for name in arrays}
 
 
 def _network(
-    facts: dict[str, Any], table: Table, left: Arrays, makers: Mapping[str, NetworkFactory | nn.Module]
+    facts: dict[str, Any], table: Table, left: Checked, makers: Mapping[str, NetworkFactory | nn.Module]
 ) -> VAE:
     """The network, whose own arrays are finite and of the shapes that its parameters have."""
     weights = left.below("network.")
@@ -277,7 +283,7 @@ def _network(
     return network
 
 
-def _mixture(name: str, kind: str, latent_dim: int, left: Arrays) -> LatentDensity:
+def _mixture(name: str, kind: str, latent_dim: int, left: Checked) -> LatentDensity:
     density = LATENT_DENSITIES[kind]
     if not issubclass(density, Mixture):
         raise ValueError(f"the latent density {kind!r} is no mixture")
@@ -289,15 +295,14 @@ def _mixture(name: str, kind: str, latent_dim: int, left: Arrays) -> LatentDensi
     return density(weights, means, factors)
 
 
-def _adam_state(left: Arrays, network: VAE) -> AdamState | None:
+def _adam_state(left: Checked, network: VAE) -> AdamState | None:
     """Moments of the parameters of a network; None if there are none."""
     found = left.below("adam/")
     if not found:
         return None
 
     shapes = {name: p.shape for name, p in network.named_parameters()}
-    state: AdamState = {}
-    moments = Arrays(found)
+    moments = Checked(found)
     for name in found:
         parameter, key = name.split("/")
         shape: tuple[int | None, ...] = tuple(shapes[parameter])
@@ -311,40 +316,40 @@ def _adam_state(left: Arrays, network: VAE) -> AdamState | None:
             shape = (shape[0], None)
         elif key not in ("exp_avg", "exp_avg_sq"):
             raise ValueError(f"{key!r} is no moment")
-        state.setdefault(parameter, {})[key] = moments.take(name, shape, kinds)
-    return state
+        moments.take(name, shape, kinds)
+    return nested(found)
 
 
-def _training_state(left: Arrays, network: VAE) -> TrainingState | None:
-    """Where a fit of a network stood; None if it has ended."""
+def _training_state(left: Checked, network: VAE) -> TrainingState | None:
+    """Where a fit of a network stood, as it is, once it is seen to be what the loop reads; None if the fit has ended."""
     found = left.below("training/")
     if not found:
         return None
 
-    # seen to be what the loop will read; all of it goes on as it is
-    state = Arrays(found)
+    state = Checked(found)
     _adam_state(state, network)
-    for name, (shape, kinds) in SHAPES_OF_TRAINING.items():
-        state.take(name, shape, kinds)
-    descent = found["descent"]
-    if not 0 <= found["fit/position"] <= KEYS or descent.shape != (2,) or np.isnan(descent).any():
+    for name, (shape, kinds, finite) in SHAPES_OF_TRAINING.items():
+        state.take(name, shape, kinds, finite=finite)
+    if not 0 <= found["fit/position"] <= KEYS or np.isnan(found["descent"]).any():
         raise ValueError("the state of the training is not one of a fit")
 
-    average = state.below("average/")
-    for name in average:
-        if name == "n_terms":
-            continue
-        p = list(network.parameters())[int(name)]
-        if average[name].shape != p.shape:
-            raise ValueError(
-                f"the average has the shape {average[name].shape} for a parameter of shape {tuple(p.shape)}"
-            )
-    best = state.below("watch/")
-    for name, array in best.items():
-        if name != "bests" and array.shape != network.state_dict()[name.removeprefix("best/")].shape:
-            raise ValueError(f"the best parameter {name!r} has the shape {array.shape}")
-    # infinite before the descent begins
-    state.below("descent")
-    state.below("draws/")
+    # of a fit that holds rows out
+    if state.has("average/n_terms"):
+        state.take("average/n_terms", (), "iu")
+        for i, p in enumerate(network.parameters()):
+            state.take(f"average/{i}", tuple(p.shape))
+    if state.has("watch/bests"):
+        state.take("watch/bests", (None,), finite=False)
+    for name, tensor in network.state_dict().items():
+        if state.has(f"watch/best/{name}"):
+            state.take(f"watch/best/{name}", tuple(tensor.shape), "fiub", finite=False)
+
+    # generators know their own states: the first ones are those of the processor
+    for name in ("generator", "draws/0"):
+        if name in found:
+            torch.Generator().set_state(torch.tensor(found[name]))
+    for name in state.below("draws/"):
+        Checked(found).take(f"draws/{name}", (None,), "u")
+
     state.check_empty()
     return found

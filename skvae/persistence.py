@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from skvae.constraints import Constraint
 from skvae.estimator import VAEEstimator
+from skvae.files import replacing
 from skvae.model.network import NetworkFactory
 from skvae.model_state import ROLES, model_of, model_state
 from skvae.table.plain import parameter_of, plain_parameter
@@ -105,7 +105,8 @@ def save(estimator: VAEEstimator, path: str | os.PathLike) -> None:
         "model": text,
         "sha256": _digest(text, arrays),
     }
-    write(path, safetensors.numpy.save(arrays, metadata))
+    with replacing(path) as scratch:
+        safetensors.numpy.save_file(arrays, scratch, metadata)
 
 
 def load(
@@ -181,7 +182,7 @@ def _estimator(
             parameters[name] = makers[name]
 
     model = model_of(state, arrays, makers, constraints)
-    rules = [clone(rule) for rule in model.table.rules.all]
+    rules = list(map(clone, model.table.rules.all))
     estimator = VAEEstimator(**parameters, constraints=rules or None)
     estimator._validate_params()
 
@@ -224,24 +225,6 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def write(path: str | os.PathLike, data: bytes) -> None:
-    """A file that is there as a whole or not at all."""
-    # what a link points to is replaced, not the link
-    target = os.path.realpath(path)
-    scratch = f"{target}.{secrets.token_hex(8)}.part"
-
-    try:
-        with open(scratch, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, target)
-    except BaseException:
-        if os.path.exists(scratch):
-            os.remove(scratch)
-        raise
 
 
 def _read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], str]:

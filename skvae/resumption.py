@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from skvae.engine.training import TrainingState
 from skvae.fitted import FittedModel
 from skvae.parameters import draw_seed
+from skvae.table.plain import to_plain
 from skvae.training_rows import TrainingRows
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Draws(NamedTuple):
             return cls(rng, rng.get_state(legacy=True), seed)
 
         keys, position = former.training["fit/rng"], int(former.training["fit/position"])
+        # a permutation takes no normal draws, of which numpy keeps one back
         before = ("MT19937", keys, position, 0, 0.0)
         rng = np.random.RandomState()
         rng.set_state(before)
@@ -109,7 +111,8 @@ class Origin(NamedTuple):
         """SHA-256 of the rows and parameters, ndarray of uint8 of shape (32,)."""
         digest = hashlib.sha256()
         for name in PARAMETERS:
-            digest.update(f"{name}={getattr(self.estimator, name)!r};".encode())
+            # a number of numpy is the same in a file
+            digest.update(f"{name}={to_plain(getattr(self.estimator, name))!r};".encode())
 
         for rows in (self.training, self.validation):
             for tensor in rows or ():

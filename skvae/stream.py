@@ -8,10 +8,11 @@ draws it, and finds the levels and the extremes of all rows.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -19,6 +20,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skvae.estimator import VAEEstimator
+from skvae.files import replacing
 from skvae.fitting import DEFAULT_STEPS
 from skvae.parameters import check_positive_integer
 from skvae.progress import RowReport
@@ -28,7 +30,7 @@ ROWS_AT_ONCE = 2**16
 """Rows of a stream that are in memory at a time, beside those that are kept."""
 
 MOST_LEVELS = 10_000
-"""Levels of a column that are looked for: one with more holds keys or free text."""
+"""Largest number of levels of a column that are all learnt: one with more holds keys or free text, as a rule."""
 
 
 def fit(estimator: VAEEstimator, source: Any, *, n_rows: int | None = None, random_state: Any = None) -> VAEEstimator:
@@ -36,7 +38,7 @@ def fit(estimator: VAEEstimator, source: Any, *, n_rows: int | None = None, rand
 
     Of a stream of at most `n_rows` rows the fit is that of `VAEEstimator.fit`, to the bit. Of a longer one it is that of a
     uniform sample of `n_rows` rows, to which the rows with the extremes of each number are added; levels that the sample lacks
-    are learnt as levels that no row has.
+    are learnt as levels that no row has (of columns of up to 10,000 levels; of others, those of the sample).
 
     Parameters
     ----------
@@ -137,7 +139,11 @@ def sample(
     """
     n_samples = check_positive_integer("n_samples", n_samples)
     rng = check_random_state(random_state)
-    names = list(map(str, estimator._model().table.schema.names))
+    table = estimator._model().table
+    names = []
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if not column.is_dropped:
+            names.append(str(name))
 
     def parts() -> Iterator[Any]:
         for start in range(0, n_samples, ROWS_AT_ONCE):
@@ -209,10 +215,11 @@ class _Keeper:
         self.numbers: list[np.ndarray] = []
         self.threshold = math.inf
 
-        # by column: the extremes and their rows, the levels, and the first row of each that came late
+        # rows with extremes, by column and end, each beside the extreme
         self.extremes: dict[tuple[str, int], tuple[Any, nw.DataFrame]] = {}
-        self.levels: dict[str, set] = {}
-        self.firsts: list[nw.DataFrame] = []
+        # by column the levels so far, None where they are too many, and the first row of each
+        self.levels: dict[str, set | None] = {}
+        self.firsts: dict[str, list[nw.DataFrame]] = {}
 
     def add(self, frame: nw.DataFrame) -> None:
         """Take in some rows."""
@@ -223,7 +230,11 @@ class _Keeper:
             )
 
         for name in self.columns:
-            self._look_at(frame, name)
+            dtype = frame[name].dtype
+            if dtype.is_numeric() or dtype.is_temporal():
+                self._find_extremes(frame, name)
+            else:
+                self._find_levels(frame, name)
 
         numbers = self.rng.uniform(size=len(frame))
         chosen = np.flatnonzero(numbers < self.threshold)
@@ -233,33 +244,47 @@ class _Keeper:
         if sum(map(len, self.numbers)) > 2 * self.n_rows:
             self._shrink()
 
-    def _look_at(self, frame: nw.DataFrame, name: str) -> None:
-        """Find extremes and new levels in a column."""
+    def _find_extremes(self, frame: nw.DataFrame, name: str) -> None:
+        """Keep the row with the smallest cell of a column of numbers, and that with the largest."""
         column = frame[name]
-        if column.dtype.is_numeric() or column.dtype.is_temporal():
-            present = column.drop_nulls()
-            if column.dtype.is_float():
-                present = present.filter(~present.is_nan())
-            if not len(present):
-                return
-            for sign, end in ((-1, present.min()), (1, present.max())):
-                former = self.extremes.get((name, sign))
-                if former is None or (end < former[0] if sign < 0 else end > former[0]):
-                    self.extremes[name, sign] = (end, frame.filter((column == end).fill_null(False)).head(1))
+        present = column.drop_nulls()
+        if column.dtype.is_float():
+            present = present.filter(~present.is_nan())
+        if not len(present):
             return
 
+        for sign, end in ((-1, present.min()), (1, present.max())):
+            former = self.extremes.get((name, sign))
+            is_further = former is None or (end < former[0] if sign < 0 else end > former[0])
+            if is_further:
+                self.extremes[name, sign] = (end, frame.filter((column == end).fill_null(False)).head(1))
+
+    def _find_levels(self, frame: nw.DataFrame, name: str) -> None:
+        """Keep the first row of each level of a column."""
         seen = self.levels.setdefault(name, set())
-        if len(seen) > MOST_LEVELS:
+        if seen is None:
             return
-        for level in column.drop_nulls().unique().to_list():
-            if level not in seen:
-                seen.add(level)
-                self.firsts.append(frame.filter((column == level).fill_null(False)).head(1))
+
+        new = set(frame[name].drop_nulls().unique().to_list()) - seen
+        if len(seen) + len(new) > MOST_LEVELS:
+            # keys, or free text
+            self.levels[name] = None
+            self.firsts.pop(name, None)
+            return
+        if not new:
+            return
+
+        seen |= new
+        # read from the end, so that the first one stays
+        cells = frame[name].to_list()
+        places = dict(zip(reversed(cells), reversed(range(len(cells))), strict=True))
+        rows = np.sort(list(map(places.__getitem__, new)))
+        self.firsts.setdefault(name, []).append(frame[rows])
 
     def _shrink(self) -> None:
         """Keep the rows with the smallest numbers alone."""
         numbers = np.concatenate(self.numbers)
-        kept = np.sort(np.argpartition(numbers, self.n_rows)[: self.n_rows])
+        kept = np.sort(np.argpartition(numbers, self.n_rows - 1)[: self.n_rows])
         whole = nw.concat(self.frames)
         self.frames = [whole[kept]]
         self.numbers = [numbers[kept]]
@@ -274,11 +299,15 @@ class _Keeper:
 
         self._shrink()
         ends = [row for _, row in self.extremes.values()]
-        X = nw.concat([*self.frames, *ends, *self.firsts])
+        kept = nw.concat([*self.frames, *ends])
+        firsts = list(itertools.chain.from_iterable(self.firsts.values()))
+        if not firsts:
+            return kept.to_native(), None
+
         # rows of weight 0 count for their levels alone
-        weight = np.ones(len(X))
-        weight[len(X) - len(self.firsts) :] = 0
-        return X.to_native(), weight
+        levels = nw.concat(firsts)
+        weight = np.repeat([1.0, 0.0], [len(kept), len(levels)])
+        return nw.concat([kept, levels]).to_native(), weight
 
 
 # ------------------------------------------------------------------------------------------------------------------ answers
@@ -293,27 +322,18 @@ def _answer(
 
 
 def _write(path: str | os.PathLike, parts: Iterator[Any], report: RowReport) -> None:
-    """A Parquet file of tables, or of columns by name, that is there as a whole or not at all."""
+    """A Parquet file of tables, or of columns by name."""
     arrow = importlib.import_module("pyarrow")
     parquet = importlib.import_module("pyarrow.parquet")
-    target = os.path.realpath(path)
-    scratch = f"{target}.{secrets.token_hex(8)}.part"
 
-    writer = None
-    try:
+    with replacing(path) as scratch, ExitStack() as stack:
+        writer = None
         for part in parts:
             table = arrow.table(part) if isinstance(part, dict) else part
             if writer is None:
-                writer = parquet.ParquetWriter(scratch, table.schema)
+                writer = stack.enter_context(parquet.ParquetWriter(scratch, table.schema))
             writer.write_table(table.cast(writer.schema))
             report(table.num_rows)
+
         if writer is None:
             raise ValueError("The stream has no rows. Expected at least one.")
-        writer.close()
-        os.replace(scratch, target)
-    except BaseException:
-        if writer is not None:
-            writer.close()
-        if os.path.exists(scratch):
-            os.remove(scratch)
-        raise

@@ -99,6 +99,19 @@ class Callback:
         self._called(f"{context.task_name} ends", estimator)
 
 
+class Quiet:
+    """A callback that does nothing, for others to add to."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+
 class Raising:
     """Raises an exception when it is called for the `count`-th time; before that, it calls `function`."""
 

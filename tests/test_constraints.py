@@ -289,6 +289,21 @@ def test_a_column_is_computed_once():
         small(bills(), rules)
 
 
+def test_columns_computed_from_one_another_in_a_circle_are_refused():
+    rules = [Function("gross", lambda X: 1.2 * X["net"]), Function("net", lambda X: X["gross"] / 1.2)]
+    with pytest.raises(ValueError, match=r"compute the columns \['gross', 'net'\] from one another in a circle"):
+        small(bills()[["gross", "net", "tip"]], rules)
+
+
+def test_a_part_that_is_computed_elsewhere_takes_no_share():
+    rules = [FixedSum(["gross", "tip"], "total"), Function("gross", lambda X: 1.2 * X["net"])]
+    X = bills().drop(columns="half")
+    holed = X.copy()
+    holed.loc[:49, ["gross", "tip"]] = np.nan
+    filled = small(X, rules).impute(holed)
+    np.testing.assert_allclose(filled[["gross", "tip"]], X[["gross", "tip"]], rtol=1e-6, atol=1e-6)
+
+
 def test_sums_are_as_exact_as_their_terms():
     """A part that is 0 but for the rounding error of the others breaks no sum."""
     parts = np.random.default_rng(0).dirichlet([1, 1, 1e-3], 300) * 100

@@ -1,5 +1,6 @@
 """Graphs in the ONNX format: the numbers of the estimator, by names and texts, where there is no torch."""
 
+import json
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ def columns(X):
     """A frame as named columns, as a graph reads them: nothing of skvae takes part."""
     named = {}
     for name, column in X.items():
-        if isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == object:
+        if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(column.dtype):
             named[name] = np.array([cell if isinstance(cell, str) else "" for cell in column], dtype=object)[:, None]
         elif column.dtype.kind == "M":
             ticks = column.to_numpy().astype(np.int64).astype(float)
@@ -151,6 +152,37 @@ def test_counts_are_scored_and_what_is_none_is_no_number(path):
     assert np.isnan(score).all()
 
 
+def test_what_the_estimator_refuses_is_no_number(path):
+    """Unknown levels and third values count as missing where it says so; what is no count, or infinite, never does."""
+    X = policies().assign(two=np.arange(200) % 2)
+    vae = quick(likelihood={"poisson": ["claims"]}, handle_unknown="ignore").fit(X)
+    graph = session(vae, path, "transform")
+    rows = X.head(4).assign(claims=[1.0, 1.5, 1, 1], years=[1.0, 1, np.inf, 1], two=[0.0, 1, 1, 7])
+    (z_mean,) = graph.run(None, columns(rows))
+    assert np.isnan(z_mean).any(axis=1).tolist() == [False, True, True, False]
+    np.testing.assert_allclose(z_mean[[0, 3]], vae.transform(rows.iloc[[0, 3]]), rtol=1e-9, atol=1e-9)
+
+
+def test_columns_that_are_not_modelled_take_no_part(path):
+    X = mixed(1100)[["height", "city"]].assign(key=[f"key {i}" for i in range(1100)])
+    with pytest.warns(UserWarning, match="identifiers"):
+        vae = quick().fit(X)
+    named = columns(X)
+    del named["key"]
+    (z_mean,) = session(vae, path, "transform").run(None, named)
+    np.testing.assert_allclose(z_mean, vae.transform(X), rtol=1e-9, atol=1e-9)
+    graph = session(vae, path, "inverse_transform")
+    assert [out.name for out in graph.get_outputs()] == ["height", "city"]
+
+
+def test_names_that_a_graph_has_itself_are_refused(path):
+    for name in ("z", "skvae.values"):
+        X = pd.DataFrame({"x": numbers(40, 1)[:, 0], name: numbers(40, 2)[:, 1], "k": ["a", "b"] * 20})
+        vae = quick().fit(X)
+        with pytest.raises(ValueError, match=f"The graph has another use for the names \\[.*'{name}'.*\\]"):
+            to_onnx(vae, path, "inverse_transform")
+
+
 def test_levels_that_are_integers(path):
     X = pd.DataFrame({"x": numbers(80, 1)[:, 0], "k": pd.Categorical(np.arange(80) % 3 * 10)})
     vae = quick().fit(X)
@@ -200,7 +232,7 @@ def test_a_graph_runs_where_there_is_no_torch(path):
     run = subprocess.run([sys.executable, "-c", SERVE.format(path=path)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     expected = vae.transform(pd.DataFrame({"x": [0.0, 0.0], "town": ["Ulm", None]}))
-    np.testing.assert_allclose(eval(run.stdout), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(json.loads(run.stdout), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_special_functions_agree_with_scipy():

@@ -270,6 +270,14 @@ ARRAYS = {
     "missing": (lambda a: a.pop("network.encoder.layers.0.weight"), "has shape None"),
     "missing latents": (lambda a: a.pop("latents.z_std"), r"'latents\.z_std' is missing"),
     "extra": (lambda a: a.update(more=np.zeros(1)), r"\['more'\] are not part"),
+    "extra scores": (
+        lambda a: a.update(validation_scores_more=np.zeros(1)),
+        r"\['validation_scores_more'\] are not part",
+    ),
+    "scores of a shape": (
+        lambda a: a.update(validation_scores=np.zeros((2, 2))),
+        r"'validation_scores' has shape \(2, 2\)",
+    ),
     "extra weights": (lambda a: a.update({"network.more": np.zeros(1)}), "[\\s\\S]*Unexpected key"),
     "shape": (lambda a: a.update(kl_per_unit=np.zeros(3)), r"'kl_per_unit' has shape \(3,\)"),
     "weights": (
@@ -290,6 +298,39 @@ def test_arrays_of_another_model_are_refused(name, saved):
     forge(saved, arrays=arrays)
     with pytest.raises(ValueError, match=f"holds no model that can be read: .*{message}"):
         skvae.load(saved)
+
+
+TRAINING = {
+    "average/n_terms": np.zeros(3),
+    "average/0": np.zeros((1, 1)),
+    "average/99": np.zeros(3),
+    "watch/bests": np.zeros((2, 2)),
+    "watch/best/encoder.layers.0.bias": np.zeros(99),
+    "draws/0": np.zeros(3),
+    "generator": np.zeros(7, np.uint8),
+    "descent": np.array([1.0, np.nan]),
+    "fit/position": np.array(-5),
+    "more": np.zeros(1),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_states_of_training_of_another_fit_are_refused(name, path):
+    """At once, and not when the fit goes on."""
+    quick(max_iter=4).set_callbacks(Checkpoint(path, 3)).fit(numbers())
+    _, arrays = read(path)
+    arrays[f"training/{name}"] = TRAINING[name]
+    forge(path, arrays=arrays)
+    with pytest.raises(ValueError, match="holds no model that can be read"):
+        skvae.load(path)
+
+
+def test_scores_that_are_no_numbers_are_kept(saved):
+    """A look in the middle of a fit may have been none; the fit went on."""
+    _, arrays = read(saved)
+    arrays["validation_scores"] = np.array([np.nan, -3.0, -np.inf])
+    forge(saved, arrays=arrays)
+    np.testing.assert_array_equal(skvae.load(saved).validation_scores_, arrays["validation_scores"])
 
 
 def set_at(facts, path, value):

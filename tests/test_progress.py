@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from fits import Callback, another_table, answers, quick, table
+from fits import Callback, Quiet, another_table, answers, quick, table
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -60,20 +60,11 @@ def test_verbose_is_read_at_the_beginning_of_a_fit(capsys):
 # --------------------------------------------------------------------------------------------------------------- callbacks
 
 
-class Listener:
+class Listener(Quiet):
     """Keeps the fitted estimators that it is given and, at once, their answers."""
 
     def __init__(self):
         self.heard = []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, *, X, fitted_estimator):
         self.heard.append((context.task_name, fitted_estimator, answers(fitted_estimator, X)))

@@ -10,37 +10,24 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fits import Callback, Quiet
 from models import MODELS, assert_answers_alike, mixed, numbers, quick
 
 import skvae
 from skvae.callbacks import Checkpoint
 
 
-class Killer:
-    """Ends a fit with an error, as soon as so many epochs are over."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
+def interrupt(estimator):
+    """What Ctrl-C does in the middle of a fit."""
+    raise KeyboardInterrupt
 
 
 def killed(vae, X, path, *, after, every=1, **fit):
     """A model from the checkpoint of a fit that was killed after some epochs."""
     with pytest.raises(KeyboardInterrupt):
-        copy.deepcopy(vae).set_callbacks(Checkpoint(path, every), Killer(after)).fit(X, **fit)
+        copy.deepcopy(vae).set_callbacks(Checkpoint(path, every), Callback("epoch ends", interrupt, after)).fit(
+            X, **fit
+        )
 
 
 def with_dropout(n_inputs, n_outputs):
@@ -87,12 +74,12 @@ def test_every_state_of_a_fit_is_kept(params, after, path):
     # both with the same draws, be they without a seed
     snapshots = []
 
-    class Collector(Killer):
+    class Collector(Quiet):
         def on_fit_task_end(self, estimator, context, *, fitted_estimator):
             if context.task_name == "epoch":
                 snapshots.append(fitted_estimator)
 
-    whole = vae.set_callbacks(Collector(None)).fit(X, sample_weight=weight)
+    whole = vae.set_callbacks(Collector()).fit(X, sample_weight=weight)
     skvae.save(snapshots[:after][-1], path)
     rest = skvae.load(path, encoder=params.get("encoder")).set_params(warm_start=True).fit(X, sample_weight=weight)
     assert rest.loss_curve_ == whole.loss_curve_
@@ -175,3 +162,12 @@ def test_a_process_that_is_killed_leaves_a_whole_checkpoint(path):
     checkpoint = skvae.load(path)
     assert checkpoint.n_iter_ % 2 == 0
     assert checkpoint._fitted.training is not None
+
+
+def test_numbers_of_numpy_are_the_numbers_that_they_are(path):
+    """As a search sets them; a file has them as Python's."""
+    X = numbers()
+    vae = quick(max_iter=np.int64(6), learning_rate_init=np.float64(0.02), early_stopping=np.bool_(True))
+    whole = copy.deepcopy(vae).fit(X)
+    killed(vae, X, path, after=3)
+    assert_answers_alike(skvae.load(path).set_params(warm_start=True).fit(X), whole, X)

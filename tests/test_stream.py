@@ -79,7 +79,7 @@ def test_a_sample_is_uniform_whatever_the_order():
             assert sum(map(len, keeper.numbers)) <= 2 * 400
         X, weight = keeper.rows()
         assert len(X) == 402
-        assert weight.all()
+        assert weight is None
         chosen = X["i"][:400].to_numpy()
         assert len(set(chosen)) == 400
         means.append(chosen.mean())
@@ -178,3 +178,33 @@ def test_what_is_no_stream_is_refused(folder):
         stream.fit(quick(), [X], n_rows=0)
     with pytest.raises(FileNotFoundError):
         stream.fit(quick(), "no such folder.parquet")
+
+
+def test_a_column_of_keys_is_no_column_of_levels():
+    """Texts that are all distinct are not looked for one by one, and what was kept for them goes."""
+    n = 60_000
+    X = pd.DataFrame({"x": np.random.default_rng(0).normal(size=n), "key": [f"key {i}" for i in range(n)]})
+    keeper = _Keeper(1000, np.random.RandomState(0))
+    for frame in _frames([X[: n // 2], X[n // 2 :]]):
+        keeper.add(frame)
+    rows, weight = keeper.rows()
+    assert len(rows) == 1002
+    assert weight is None
+
+
+def test_a_sample_that_ends_with_its_last_frame_is_whole():
+    keeper = _Keeper(100, np.random.RandomState(0))
+    for frame in _frames([pd.DataFrame({"x": np.arange(150.0)}), pd.DataFrame({"x": np.arange(150.0)})]):
+        keeper.add(frame)
+    # the last frame was the one after which rows were thrown away
+    assert list(map(len, keeper.numbers)) == [100]
+    assert len(keeper.rows()[0]) == 102
+
+
+def test_new_rows_of_arrays_are_written_without_what_is_dropped(tmp_path):
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    vae = quick(ignore=[1]).fit(X)
+    stream.sample(vae, 10, tmp_path / "new.parquet", random_state=0)
+    written = pd.read_parquet(tmp_path / "new.parquet")
+    assert list(written.columns) == ["0", "2"]
+    np.testing.assert_array_equal(written.to_numpy(), vae.sample(10, random_state=np.random.RandomState(0)))

@@ -1,7 +1,11 @@
 """Adam (Kingma & Ba, 2015): its constants, its state, and one update of a flat tensor."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+
+from skvae.engine.paths import Arrays, put
 
 BETA1 = 0.9
 BETA2 = 0.99
@@ -10,6 +14,25 @@ EPS = 1e-8
 AdamState = dict[str, dict[str, np.ndarray]]
 """By parameter name: ``"step"``, the number of updates, the moments ``"exp_avg"`` and ``"exp_avg_sq"``, unless the whole
 parameter is Muon's, and what `skvae.engine.muon.Muon.state` adds."""
+
+
+def flat(state: AdamState) -> Arrays:
+    """The arrays of a state by path: parameter and key, with a slash between them."""
+    arrays: Arrays = {}
+    for parameter, moments in state.items():
+        put(arrays, f"{parameter}/", moments)
+
+    return arrays
+
+
+def nested(arrays: Mapping[str, np.ndarray]) -> AdamState:
+    """The state whose `flat` arrays are given."""
+    state: AdamState = {}
+    for path, array in arrays.items():
+        parameter, key = path.split("/")
+        state.setdefault(parameter, {})[key] = array
+
+    return state
 
 
 def update(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from skvae.engine.adam import AdamState
+from skvae.engine.adam import AdamState, flat, nested
 from skvae.engine.averages import Average
 from skvae.engine.flat_step import FlatStep
+from skvae.engine.paths import Arrays, below, put
 from skvae.engine.schedule import Schedule
 from skvae.engine.steps import AutogradStep, make_step
 from skvae.engine.watch import State, Watch, copy_state
@@ -24,8 +25,8 @@ WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
 
 
-TrainingState = dict[str, np.ndarray]
-"""Where a loop stands between two epochs, all but the parameters: arrays by the path of what they belong to."""
+TrainingState = Arrays
+"""Where a loop stands between two epochs, all but the parameters."""
 
 OnEpoch = Callable[[int, "History", Callable[[], TrainingState]], object]
 """``on_epoch(epoch, history, state) -> bool``: what is called after each epoch; True stops."""
@@ -131,7 +132,7 @@ def train(
 
     start = copy_state(vae)
     if resume is not None:
-        adam_state = _adam_state(resume)
+        adam_state = nested(below(resume, "adam/"))
     step = make_step(vae, x, penalty, adam_state)
     loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch)
     if resume is not None:
@@ -225,20 +226,19 @@ class _Loop:
             "loss_curve": np.array(self.history.loss_curve),
             "validation_scores": np.array(self.history.validation_scores),
             "n_steps": np.array(self.history.n_steps),
-            "descent": np.array([self.plan.start, self.plan.end]),
+            "descent": np.array([self.plan.start, self.plan.end], dtype=np.float64),
             "next_look": np.array(self.next_look),
             "is_seen": np.array(self.is_seen),
             "generator": self.batches.generator.get_state().numpy().copy(),
         }
 
-        for parameter, moments in self.step.adam_state().items():
-            _add(state, f"adam/{parameter}/", moments)
+        put(state, "adam/", flat(self.step.adam_state()))
         if self.average is not None:
-            _add(state, "average/", self.average.state())
+            put(state, "average/", self.average.state())
         if self.watch is not None:
-            _add(state, "watch/", self.watch.state())
+            put(state, "watch/", self.watch.state())
         if self.draws is not None:
-            _add(state, "draws/", self.draws.state())
+            put(state, "draws/", self.draws.state())
 
         return state
 
@@ -253,11 +253,11 @@ class _Loop:
         self.batches.generator.set_state(torch.tensor(state["generator"]))
 
         if self.average is not None:
-            self.average.load(_below(state, "average/"))
+            self.average.load(below(state, "average/"))
         if self.watch is not None:
-            self.watch.load(_below(state, "watch/"))
+            self.watch.load(below(state, "watch/"))
         if self.draws is not None:
-            self.draws.load(_below(state, "draws/"))
+            self.draws.load(below(state, "draws/"))
 
     def take_steps(self) -> int:
         """One epoch of gradient steps, and looks between them; the number of rows seen."""
@@ -400,27 +400,6 @@ class Batches:
             own_weight = None if self.weight is None else self.weight[rows]
 
             yield self.x.index_select(0, rows), own_weight, own_noise
-
-
-def _add(state: TrainingState, prefix: str, more: Mapping[str, np.ndarray]) -> None:
-    """Add arrays under a prefix of their names."""
-    for name, array in more.items():
-        state[prefix + name] = np.asarray(array)
-
-
-def _below(state: Mapping[str, np.ndarray], prefix: str) -> TrainingState:
-    """The arrays that `_add` added under a prefix."""
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-
-
-def _adam_state(state: TrainingState) -> AdamState:
-    """Moments of the parameters, from a state of the loop."""
-    moments: AdamState = {}
-    for name, array in _below(state, "adam/").items():
-        parameter, key = name.split("/")
-        moments.setdefault(parameter, {})[key] = array
-
-    return moments
 
 
 def _n_updates(adam_state: AdamState | None) -> int:

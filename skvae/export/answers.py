@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skvae.export.rows import constant, decode, encode
+from skvae.export.rows import Encoded, constant, decode, encode
 from skvae.fitted import FittedModel
 from skvae.inference import standard_normal_draws
-from skvae.model.decoders import AutoregressiveDecoder, number_inputs
 from skvae.model.latent import AggregatedPosterior, LatentDensity, Mixture, Prior
-from skvae.model.layers import ACTIVATIONS
 from skvae.model.likelihoods import Block
 from skvae.model.network import VAE
 
@@ -28,21 +26,19 @@ class Answer(nn.Module):
     Parameters
     ----------
     model : FittedModel
-    reads_unknown : bool
-        Whether cells that the model cannot read count as missing; if not, what is said of their rows is NaN.
+    handle_unknown : {"error", "ignore"}
+        Under ``"ignore"``, what was never seen counts as missing; under ``"error"``, what is said of such a row is NaN.
     """
 
-    def __init__(self, model: FittedModel, reads_unknown: bool) -> None:
+    def __init__(self, model: FittedModel, handle_unknown: str) -> None:
         super().__init__()
         self.table = model.table
         self.network: VAE = copy.deepcopy(model.network).cpu().double().eval()
-        self.reads_unknown = reads_unknown
+        self.handle_unknown = handle_unknown
 
-    def told(self, answer: Tensor, unknown: Tensor) -> Tensor:
-        """An answer on rows, NaN where a row cannot be read."""
-        if self.reads_unknown:
-            return answer
-        return torch.where(unknown.view(-1, *[1] * (answer.ndim - 1)), torch.nan, answer)
+    def encode(self, values: Tensor) -> Encoded:
+        """Encoded rows: see `skvae.export.rows.encode`."""
+        return encode(self.table, values, self.handle_unknown)
 
 
 class Transform(Answer):
@@ -50,9 +46,9 @@ class Transform(Answer):
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
-        encoded = encode(self.table, values)
+        encoded = self.encode(values)
         z_mean, _ = self.network.encode(encoded.x)
-        return self.told(z_mean, encoded.unknown)
+        return torch.where(encoded.refused[:, None], torch.nan, z_mean)
 
 
 class InverseTransform(Answer):
@@ -75,21 +71,21 @@ class ScoreSamples(Answer):
     Parameters
     ----------
     model : FittedModel
-    reads_unknown : bool
+    handle_unknown : {"error", "ignore"}
     n_draws : int
         Draws of z, the same for all rows: see `skvae.inference.log_likelihood`.
     seed : int
     """
 
-    def __init__(self, model: FittedModel, reads_unknown: bool, n_draws: int, seed: int) -> None:
-        super().__init__(model, reads_unknown)
+    def __init__(self, model: FittedModel, handle_unknown: str, n_draws: int, seed: int) -> None:
+        super().__init__(model, handle_unknown)
         self.density = model.density("auto")
         self.draws = standard_normal_draws(n_draws, self.network.latent_dim, seed)[:, None]
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
         network = self.network
-        encoded = encode(self.table, values)
+        encoded = self.encode(values)
         z_mean, z_logvar = network.encode_blurred(encoded.x)
         z_std = torch.exp(0.5 * z_logvar)
         z = z_mean + z_std * self.draws  # (n_draws, n, latent_dim)
@@ -103,10 +99,8 @@ class ScoreSamples(Answer):
 
         if not network.decoder.independent:
             # an integral over the missing cells, which the graph does not have
-            modelled = np.flatnonzero(list(map(len, self.table.places)))
-            holes = torch.isnan(values[:, modelled]).any(1) | encoded.unknown
-            score = torch.where(holes, torch.nan, score)
-        return self.told(score, encoded.unknown)
+            score = torch.where(encoded.holed, torch.nan, score)
+        return torch.where(encoded.refused, torch.nan, score)
 
 
 class Sample(Answer):
@@ -116,8 +110,8 @@ class Sample(Answer):
     each by its quantile function. A part that has a range takes several: the first draw within the range counts.
     """
 
-    def __init__(self, model: FittedModel, reads_unknown: bool) -> None:
-        super().__init__(model, reads_unknown)
+    def __init__(self, model: FittedModel, handle_unknown: str) -> None:
+        super().__init__(model, handle_unknown)
         self.density = model.density("auto")
         # made before the trace, which no module can be made in
         like = torch.zeros(1, dtype=torch.float64)
@@ -147,26 +141,18 @@ class Sample(Answer):
     def parts(self, z: Tensor, uniform: Tensor) -> Tensor:
         """Parts of rows, drawn one after the other, shape (n, n_parts), from points and the numbers for them."""
         layout = self.table.layout
-        decoder = self.network.decoder
         generator = torch.Generator()
         drawn = [torch.zeros_like(z[:, 0])] * layout.n_parts
+        reader = self.network.begin(z[:, None])
+        rows = slice(None)
 
-        # under a factorized decoder, all outputs are there at once
-        reader = None
-        if isinstance(decoder, AutoregressiveDecoder):
-            reader = _Reader(decoder, z)
-        else:
-            outputs = self.network.decode(z)
-
-        output_part = np.array(decoder.output_part)
         k = 0
         for part in sorted(range(layout.n_parts), key=layout.rank.__getitem__):
-            own = np.flatnonzero(output_part == part)
-            read = reader.outputs(part, own) if reader is not None else outputs[:, own]
+            outputs = reader.outputs(part, rows)
             own_range = layout.ranges[part : part + 1]
             draws = []
             for _ in range(self.n_draws(part)):
-                draws.append(self.blocks[part].draw_at(read, uniform[:, k : k + 1], generator))
+                draws.append(self.blocks[part].draw_at(outputs, uniform[:, k : k + 1], generator))
                 k += 1
 
             # from the last one on, which is moved to the end of the range if it is beyond it
@@ -174,51 +160,8 @@ class Sample(Answer):
             for draw in reversed(draws[:-1]):
                 cells = torch.where(draw == _within(draw, own_range), draw, cells)
             drawn[part] = cells[:, 0]
-            if reader is not None:
-                reader.take(part, torch.stack(drawn, dim=1))
+            reader.take(part, torch.stack(drawn, dim=1), rows)
         return torch.stack(drawn, dim=1)
-
-
-class _Reader:
-    """An autoregressive decoder part after part: see `skvae.model.decoders`. No size depends on the cells."""
-
-    def __init__(self, decoder: AutoregressiveDecoder, z: Tensor) -> None:
-        self.decoder = decoder
-        self.layout = decoder.layout
-        self.layers = decoder.network.layers
-        first = self.layers[0]
-        self.sums = z @ first.weight[:, : decoder.latent_dim].t() + first.bias
-
-    def outputs(self, part: int, own: np.ndarray) -> Tensor:
-        """Outputs at some positions, shape (n, n_own)."""
-        rows = torch.from_numpy(own)
-        if len(self.layers) == 1:
-            return self.sums[:, own]
-
-        activation = ACTIVATIONS[self.decoder.network.activation]
-        width = self._n_units(self.layers[0].out_features, part)
-        h = activation(self.sums[:, :width])
-        for layer in self.layers[1:-1]:
-            n_in = width
-            width = self._n_units(layer.out_features, part)
-            h = activation(h @ layer.weight[:width, :n_in].t() + layer.bias[:width])
-
-        last = self.layers[-1]
-        return h @ last.weight[rows][:, :width].t() + last.bias[rows]
-
-    def take(self, part: int, parts: Tensor) -> None:
-        """Read a part that is there now."""
-        inputs = np.flatnonzero(np.array(self.layout.input_parts) == part)
-        weight = self.layers[0].weight[:, torch.from_numpy(self.decoder.latent_dim + inputs)].t()
-        if part >= self.layout.n_numbers:
-            self.sums = self.sums + weight[parts[:, part].long()]
-        else:
-            self.sums = self.sums + number_inputs(self.layout, part, parts) @ weight
-
-    def _n_units(self, n_units: int, part: int) -> int:
-        # as `unit_degrees`, whose tensors a trace would take for data
-        degrees = np.arange(n_units) * self.layout.n_parts // max(1, n_units)
-        return int((degrees <= self.layout.rank[part]).sum())
 
 
 def _within(parts: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:

@@ -25,14 +25,17 @@ class Encoded(NamedTuple):
     x : tensor of shape (n, layout.width)
     observed : tensor of bool of shape (n, n_parts)
     log_jacobian : tensor of shape (n,)
-    unknown : tensor of bool of shape (n,)
-        Rows with a cell that the model cannot read; it is encoded as if it were missing.
+    holed : tensor of bool of shape (n,)
+        Rows that miss a cell.
+    refused : tensor of bool of shape (n,)
+        Rows that the table would not read; their cells are encoded as if they were missing.
     """
 
     x: Tensor
     observed: Tensor
     log_jacobian: Tensor
-    unknown: Tensor
+    holed: Tensor
+    refused: Tensor
 
 
 class _Part(NamedTuple):
@@ -52,8 +55,15 @@ def constant(array: np.ndarray | float) -> Tensor:
 # -------------------------------------------------------------------------------------------------------- values -> rows
 
 
-def encode(table: Table, values: Tensor) -> Encoded:
+def encode(table: Table, values: Tensor, handle_unknown: str) -> Encoded:
     """Encode values of shape (n, n_features), NaN where a cell is missing and -1 where a level was never seen."""
+    # as `Table.read` has it: a level that was left out has no name any more
+    ignored: tuple[type[Kind], ...] = ()
+    if handle_unknown == "ignore":
+        ignored = (Categorical, Bernoulli)
+    elif table.protects:
+        ignored = (Categorical,)
+
     layout = table.layout
 
     # a missing cell stays 0 everywhere, and its level -1
@@ -62,13 +72,19 @@ def encode(table: Table, values: Tensor) -> Encoded:
     cells[layout.first_level :] = [zeros - 1] * len(layout.n_levels)
     observed = [torch.zeros_like(values[:, 0], dtype=torch.bool)] * layout.n_parts
     log_jacobian = zeros
-    unknown = observed[0] if observed else torch.isnan(zeros)
+    holed = refused = torch.zeros_like(zeros, dtype=torch.bool)
 
     for j, column in enumerate(table.columns):
+        if column.aside is not None:
+            continue
         own = values[:, j]
         strange = _strange(column.kind, own)
-        unknown = unknown | strange
+        if not isinstance(column.kind, ignored):
+            refused = refused | strange
         present = ~torch.isnan(own) & ~strange
+        if table.places[j]:
+            holed = holed | ~present
+
         # no kind reads a missing cell
         parts = _encode_column(column.kind, torch.where(present, own, zeros))
 
@@ -81,8 +97,8 @@ def encode(table: Table, values: Tensor) -> Encoded:
     # behind it, the same row as an auxiliary decoder reads it
     encoded = [torch.stack(cells, dim=1)]
     if table.auxiliary is not None:
-        encoded.append(encode(table.auxiliary, values).x)
-    return Encoded(torch.cat(encoded, dim=1), torch.stack(observed, dim=1), log_jacobian, unknown)
+        encoded.append(encode(table.auxiliary, values, handle_unknown).x)
+    return Encoded(torch.cat(encoded, dim=1), torch.stack(observed, dim=1), log_jacobian, holed, refused)
 
 
 def _place(cells: list[Tensor], layout: Layout, i: int, section: str, there: Tensor, part: _Part) -> None:
@@ -106,8 +122,9 @@ def _strange(kind: Kind, values: Tensor) -> Tensor:
     if isinstance(kind, Bernoulli):
         return (values - constant(kind.low + 0.5 * kind.width)).abs() > constant((0.5 + 1e-6) * kind.width)
     if kind.is_count:
-        return (values < 0) | (values != torch.floor(values))
-    return torch.zeros_like(values, dtype=torch.bool)
+        return (values < 0) | (values != torch.floor(values)) | torch.isinf(values)
+    # the table reads no infinite number
+    return torch.isinf(values)
 
 
 def _encode_column(kind: Kind, values: Tensor) -> list[_Part]:

@@ -62,8 +62,8 @@ def ndtri(p: Tensor) -> Tensor:
 
 
 def _ratio(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: Tensor) -> Tensor:
-    numerator, denominator = (_polynomial(coefficients, x) for coefficients in polynomials)
-    return numerator / denominator
+    numerator, denominator = polynomials
+    return _polynomial(numerator, x) / _polynomial(denominator, x)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:

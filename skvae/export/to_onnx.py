@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from skvae.estimator import VAEEstimator
 from skvae.export.answers import Answer, InverseTransform, Sample, ScoreSamples, Transform
 from skvae.export.special import DECOMPOSITIONS
+from skvae.files import replacing
 from skvae.parameters import check_positive_integer
-from skvae.persistence import write
 from skvae.surroundings import undisturbed
 from skvae.table import Table
 from skvae.threads import on_one_thread
@@ -99,36 +100,32 @@ def to_onnx(
     table = model.table
     _check_table(table, method)
 
-    # what a graph computes, of which columns
-    reads_unknown = estimator.handle_unknown == "ignore" or table.protects
     answer: Answer
     if method == "transform":
-        answer = Transform(model, reads_unknown)
+        answer = Transform(model, estimator.handle_unknown)
+        graph = _traced(answer, len(table.columns), "skvae.values", "z_mean")
+    elif method == "score_samples":
+        answer = ScoreSamples(model, estimator.handle_unknown, check_positive_integer("n_draws", n_draws), seed=0)
+        graph = _traced(answer, len(table.columns), "skvae.values", "score")
     elif method == "inverse_transform":
-        answer = InverseTransform(model, reads_unknown)
-    elif method == "sample":
-        answer = Sample(model, reads_unknown)
+        answer = InverseTransform(model, estimator.handle_unknown)
+        graph = _traced(answer, model.network.latent_dim, "z", "skvae.values")
     else:
-        n_draws = check_positive_integer("n_draws", n_draws)
-        answer = ScoreSamples(model, reads_unknown, n_draws, seed=0)
+        answer = Sample(model, estimator.handle_unknown)
+        graph = _traced(answer, answer.n_uniform, "uniform", "skvae.values")
 
-    source, width, target = {
-        "transform": ("values", len(table.columns), "z_mean"),
-        "inverse_transform": ("z", model.network.latent_dim, "values"),
-        "sample": ("uniform", getattr(answer, "n_uniform", 0), "values"),
-        "score_samples": ("values", len(table.columns), "score"),
-    }[method]
-    graph = _traced(answer, width, source, target)
-    if source == "values":
+    if method in ("transform", "score_samples"):
         _read_columns(graph.graph, table)
-    if target == "values":
+    else:
         _write_columns(graph.graph, table)
+    _check_names(graph.graph)
 
     if not any(own.domain == TEXTS for own in graph.opset_import):
         graph.opset_import.append(helper.make_opsetid(TEXTS, 3))
 
     onnx.checker.check_model(graph)
-    write(path, graph.SerializeToString())
+    with replacing(path) as scratch:
+        onnx.save(graph, scratch)
 
 
 def _check_table(table: Table, method: str) -> None:
@@ -152,6 +149,21 @@ def _check_table(table: Table, method: str) -> None:
             )
 
 
+def _check_names(graph: onnx.GraphProto) -> None:
+    """Raise a ValueError if a column has the name of something else in the graph."""
+    uses: Counter[str] = Counter()
+    for own in (*graph.input, *graph.initializer):
+        uses[own.name] += 1
+    for node in graph.node:
+        uses.update(node.output)
+
+    # nothing is made under two names but what is left out
+    del uses[""]
+    twice = sorted((uses - Counter(uses.keys())).keys())
+    if twice:
+        raise ValueError(f"The graph has another use for the names {twice}. Rename the columns before the fit.")
+
+
 def _traced(answer: Answer, width: int, source: str, target: str) -> onnx.ModelProto:
     """The graph of a module that reads a matrix of some width."""
     # a graph is traced on any rows: these are within reach of all kinds
@@ -173,21 +185,23 @@ def _traced(answer: Answer, width: int, source: str, target: str) -> onnx.ModelP
 
 def _is_one_matrix(table: Table) -> bool:
     """Whether rows are one input of numbers."""
-    return table.schema.library is None and all(column.levels is None for column in table.columns)
+    if table.schema.library is not None:
+        return False
+    return all(column.levels is None and column.aside is None for column in table.columns)
 
 
 def _read_columns(graph: onnx.GraphProto, table: Table) -> None:
-    """Let the graph read columns, or the matrix ``X``, in place of ``values``."""
+    """Let the graph read columns, or the matrix ``X``, in place of their values."""
     nodes = []
     inputs = []
     parts = []
     n = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     if _is_one_matrix(table):
         inputs.append(helper.make_tensor_value_info("X", TensorProto.DOUBLE, [n, len(table.columns)]))
-        nodes.append(helper.make_node("Identity", ["X"], ["values"]))
+        nodes.append(helper.make_node("Identity", ["X"], ["skvae.values"]))
     else:
-        modelled = [j for j, column in enumerate(table.columns) if column.aside is None]
-        first = str(table.schema.names[modelled[0]])
+        is_modelled = np.flatnonzero(list(map(len, table.places)))
+        first = str(table.schema.names[is_modelled[0]])
         for j, column in enumerate(table.columns):
             name = str(table.schema.names[j])
             parts.append(f"skvae.value.{j}")
@@ -199,7 +213,7 @@ def _read_columns(graph: onnx.GraphProto, table: Table) -> None:
                 continue
             nodes += _read_column(column.levels, name, parts[-1])
             inputs.append(helper.make_tensor_value_info(name, _element_type(column.levels), [n, 1]))
-        nodes.append(helper.make_node("Concat", parts, ["values"], axis=1))
+        nodes.append(helper.make_node("Concat", parts, ["skvae.values"], axis=1))
 
     # nodes stand behind those that they read
     own = list(graph.node)
@@ -242,25 +256,22 @@ def _scalar(name: str, value: float) -> onnx.NodeProto:
 
 
 def _write_columns(graph: onnx.GraphProto, table: Table) -> None:
-    """Let the graph give columns, or the matrix ``X``, in place of ``values``."""
+    """Let the graph give columns, or the matrix ``X``, in place of their values."""
     n = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     nodes = []
     outputs = []
     if _is_one_matrix(table):
-        nodes.append(helper.make_node("Identity", ["values"], ["X"]))
+        nodes.append(helper.make_node("Identity", ["skvae.values"], ["X"]))
         outputs.append(helper.make_tensor_value_info("X", TensorProto.DOUBLE, [n, len(table.columns)]))
     else:
-        taken = graph.input[0].name
         for j, column in enumerate(table.columns):
             if column.aside is not None:
                 continue
             name = str(table.schema.names[j])
-            if name == taken:
-                raise ValueError(f"Column {name!r} has the name of the graph's input. Rename it before the fit.")
             place = helper.make_tensor(f"skvae.at.{j}", TensorProto.INT64, [1], [j])
             nodes.append(helper.make_node("Constant", [], [f"skvae.at.{j}"], value=place))
             value = f"skvae.value.{j}" if column.levels else name
-            nodes.append(helper.make_node("Gather", ["values", f"skvae.at.{j}"], [value], axis=1))
+            nodes.append(helper.make_node("Gather", ["skvae.values", f"skvae.at.{j}"], [value], axis=1))
             if column.levels:
                 nodes += _write_levels(column.levels, value, name)
             outputs.append(helper.make_tensor_value_info(name, _element_type(column.levels), [n, 1]))

@@ -10,6 +10,7 @@ import abc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -231,10 +232,10 @@ class _FactorizedReader(Reader):
 
     def __init__(self, outputs: torch.Tensor, output_part: Sequence[int]) -> None:
         self._all = outputs
-        self._part = torch.tensor(output_part)
+        self._part = np.array(output_part)
 
     def outputs(self, part: int, rows: slice | torch.Tensor) -> torch.Tensor:
-        return self._all[rows][:, self._part == part]
+        return self._all[rows][:, np.flatnonzero(self._part == part)]
 
     def all_outputs(self, rows: torch.Tensor) -> torch.Tensor:
         return self._all[rows]
@@ -302,7 +303,7 @@ class AutoregressiveDecoder(Decoder):
 
         for i, layer in enumerate(self.network.layers):
             if i + 1 < len(self.network.layers):
-                degrees = unit_degrees(layer.out_features, self.layout.n_parts)
+                degrees = torch.from_numpy(unit_degrees(layer.out_features, self.layout.n_parts))
             else:
                 degrees = output_ranks
 
@@ -384,12 +385,13 @@ class _OrderedReader(Reader):
         self._decoder = decoder
         self._layout = decoder.layout
         self._layers = decoder.network.layers
-        self._input_part = torch.tensor(decoder.layout.input_parts)
-        self._output_part = torch.tensor(decoder.output_part)
+        # positions are no tensors, so that a graph can be traced: no size in it depends on a cell
+        self._input_part = np.array(decoder.layout.input_parts)
+        self._output_part = np.array(decoder.output_part)
         self._sums = sums
 
     def outputs(self, part: int, rows: slice | torch.Tensor) -> torch.Tensor:
-        own = torch.nonzero(self._output_part == part)[:, 0]
+        own = np.flatnonzero(self._output_part == part)
         if len(self._layers) == 1:
             return self._sums[rows][:, own]
 
@@ -416,7 +418,7 @@ class _OrderedReader(Reader):
         return self._decoder.after_first(self._sums[rows])
 
     def take(self, part: int, parts: torch.Tensor, rows: slice | torch.Tensor) -> None:
-        own = torch.nonzero(self._input_part == part)[:, 0]
+        own = np.flatnonzero(self._input_part == part)
         weight = self._layers[0].weight[:, self._decoder.latent_dim + own].t()  # (inputs of the part, width)
 
         # a level is a one among zeros: it chooses a row of the weights
@@ -431,9 +433,9 @@ class _OrderedReader(Reader):
             self._sums.index_add_(0, rows, sums)
 
 
-def unit_degrees(n_units: int, n_ranks: int) -> torch.Tensor:
-    """Degrees of a layer's hidden units, tensor of int of shape (n_units,): evenly from 0 to n_ranks - 1, in order."""
-    return torch.arange(n_units) * n_ranks // max(1, n_units)
+def unit_degrees(n_units: int, n_ranks: int) -> np.ndarray:
+    """Degrees of a layer's hidden units, ndarray of int of shape (n_units,): evenly from 0 to n_ranks - 1, in order."""
+    return np.arange(n_units) * n_ranks // max(1, n_units)
 
 
 def number_inputs(layout: Layout, part: int, parts: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ def from_state(layout: Layout, state: dict[str, Any]) -> VAE:
         # all weights come from the arrays
         hidden = network["sizes"][1:-1]
         n_inputs = latent_dim
-        if decoder_class.is_guided:
+        if not decoder_class.independent:
             n_inputs += layout.n_inputs
         _check_sizes("decoder.network", (n_inputs, *hidden, len(output_part)), weights)
         decoder = decoder_class.built_in(latent_dim, layout, output_part, hidden, network["activation"], None)

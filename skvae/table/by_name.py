@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -39,10 +40,10 @@ def with_column(X: Any, column: Any, cells: Any) -> Any:
     return changed
 
 
-def numbers(column: Any) -> np.ndarray:
+def as_floats(column: Any) -> np.ndarray:
     """A column as floats, NaN where a cell is missing; ndarray of shape (n_samples,)."""
     cells = np.array(column, dtype=object)
-    cells[is_missing(column)] = np.nan
+    cells[missing_cells(column)] = np.nan
     return cells.astype(np.float64)
 
 
@@ -51,7 +52,7 @@ def is_whole(column: Any) -> bool:
     return column.dtype.is_integer() if isinstance(column, nw.Series) else column.dtype.kind in "iu"
 
 
-def is_missing(column: Any) -> np.ndarray:
+def missing_cells(column: Any) -> np.ndarray:
     """Which cells are missing, ndarray of bool of shape (n_samples,)."""
     if isinstance(column, nw.Series):
         missing = column.is_null()
@@ -62,3 +63,14 @@ def is_missing(column: Any) -> np.ndarray:
     if column.dtype.kind == "f":
         return np.isnan(column)
     return np.array([cell is None or cell != cell for cell in column], dtype=bool)
+
+
+def rows_of(X: Any, columns: Sequence[Any]) -> list[tuple]:
+    """Cells of each row in some columns, None where one is missing."""
+    cells_by_column = []
+    for name in columns:
+        column = column_of(X, name)
+        cells = np.array(column, dtype=object)
+        cells[missing_cells(column)] = None
+        cells_by_column.append(cells.tolist())
+    return list(zip(*cells_by_column, strict=True))

@@ -56,8 +56,11 @@ class QuantileMap:
         ascending = [self.spikes, self.knots, self.scores]
         if self.support is not None:
             ascending.append(self.support)
-        if len(self.knots) != len(self.scores) or any((np.diff(values) < 0).any() for values in ascending):
-            raise ValueError("the points of a quantile map are not in order")
+        if len(self.knots) != len(self.scores):
+            raise ValueError("a quantile map has as many knots as scores")
+        for values in ascending:
+            if (np.diff(values) < 0).any():
+                raise ValueError("the points of a quantile map are not in order")
 
     @classmethod
     def fit(cls, column: np.ndarray, weight: np.ndarray) -> QuantileMap:

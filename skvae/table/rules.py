@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,8 +33,8 @@ class Orders(Protocol):
 class SharesOut(Protocol):
     """A constraint that an observed sum tells missing parts of."""
 
-    def share_out(self, X: Any, like: Any) -> Any:
-        """X with other cells where `like` has missing ones, so that its observed sums are kept."""
+    def share_out(self, X: Any, like: Any, computed: Collection[Any]) -> Any:
+        """X with other cells where `like` has missing ones that are not computed, so that its observed sums are kept."""
 
 
 class Rules:
@@ -54,6 +54,8 @@ class Rules:
         Units of the higher column per unit of the lower one.
     computed : dict of int to Computes
         Columns that are computed from the others.
+    computed_columns : list
+        Their names.
     """
 
     def __init__(self, rules: Sequence[Any], schema: Schema) -> None:
@@ -61,12 +63,14 @@ class Rules:
         self.differences: dict[int, int] = {}
         self.scales: dict[int, float] = {}
         self.computed: dict[int, Computes] = {}
+        self.computed_columns: list[Any] = []
         for rule in rules:
             if isinstance(rule, Computes):
                 j = schema.names.index(rule.column)
                 if j in self.computed:
                     raise ValueError(f"Two constraints compute the column {rule.column!r}. Keep one of them.")
                 self.computed[j] = rule
+                self.computed_columns.append(rule.column)
             elif isinstance(rule, Orders):
                 self._add_difference(rule, schema)
 
@@ -169,7 +173,7 @@ class Rules:
         for _ in self.computed:
             for j, rule in self.computed.items():
                 if like is not None and isinstance(rule, SharesOut):
-                    written = rule.share_out(written, like)
+                    written = rule.share_out(written, like, self.computed_columns)
                 written = self._complete_column(written, j, rule, like)
         return written
 
@@ -181,6 +185,29 @@ class Rules:
             observed = np.array([cell is not None for cell in own])
             cells[observed] = np.array(own, dtype=object)[observed]
         return replace_column(written, j, cells)
+
+    def check_order(self, X: Any) -> None:
+        """Raise a ValueError if columns are computed from one another in a circle, so that what they hold decides.
+
+        Parameters
+        ----------
+        X : array or DataFrame of shape (n_samples, n_features)
+            Rows that keep all rules.
+        """
+        if len(self.computed) < 2:
+            return
+
+        # with the cells of other rows in these columns, they shall come out the same
+        turned = X
+        for j in self.computed:
+            turned = replace_column(turned, j, np.array(cells_of(X, j), dtype=object)[::-1])
+        once, again = self.complete(X), self.complete(turned)
+        for j in self.computed:
+            if list(cells_of(once, j)) != list(cells_of(again, j)):
+                raise ValueError(
+                    f"Constraints compute the columns {self.computed_columns} from one another in a circle. Leave out the "
+                    f"one that the others imply."
+                )
 
     def hold(self, written: Any) -> np.ndarray:
         """Which rows of a container keep all rules, ndarray of bool of shape (n_samples,)."""

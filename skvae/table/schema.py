@@ -279,13 +279,19 @@ def _describe_pandas(dtype: Any) -> dict:
         # the one dtype of arrow whose name is also that of another dtype
         return {"type": "arrow string"}
 
-    # most dtypes have a name that stands for all of them
-    try:
-        if pandas.api.types.pandas_dtype(str(dtype)) == dtype:
-            return {"type": "name", "name": str(dtype)}
-    except (TypeError, ValueError, NotImplementedError):
-        pass
+    if _has_name(dtype):
+        return {"type": "name", "name": str(dtype)}
     return {"type": "native", "dtype": dtype}
+
+
+def _has_name(dtype: Any) -> bool:
+    """Whether the text of a dtype of pandas stands for all of it, as it does for most."""
+    pandas = importlib.import_module("pandas")
+    try:
+        return pandas.api.types.pandas_dtype(str(dtype)) == dtype
+    except (TypeError, ValueError, NotImplementedError):
+        # pandas reads no dtype from this text
+        return False
 
 
 def _pandas_dtype(description: dict) -> Any:

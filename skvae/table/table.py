@@ -153,6 +153,7 @@ class Table:
         schema = Schema.of(X)
         named = named_columns(schema.names, categorical_features, likelihood, exposure, bounds)
         rules = Rules([clone(rule).fit(X) for rule in constraints or ()], schema)
+        rules.check_order(X)
         aside = find_aside(X, schema, ignore, {*named, *rules.differences, *rules.computed})
         for j in rules.computed:
             aside[j] = Aside("compute" if schema.holds_numbers(j) else "carry")
