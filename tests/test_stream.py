@@ -13,7 +13,8 @@ from models import quick
 from tables import assert_same
 
 from skvae import stream
-from skvae.stream import _frames, _Keeper
+from skvae.kept_rows import Keeper
+from skvae.stream import _frames
 
 
 def table(n=6000, seed=0):
@@ -73,7 +74,7 @@ def test_a_sample_is_uniform_whatever_the_order():
     n = 20_000
     means = []
     for seed in range(30):
-        keeper = _Keeper(400, np.random.RandomState(seed))
+        keeper = Keeper(400, np.random.RandomState(seed))
         for frame in _frames(parts(pd.DataFrame({"i": np.arange(n)}), 777)):
             keeper.add(frame)
             assert sum(map(len, keeper.numbers)) <= 2 * 400
@@ -184,7 +185,7 @@ def test_a_column_of_keys_is_no_column_of_levels():
     """Texts that are all distinct are not looked for one by one, and what was kept for them goes."""
     n = 60_000
     X = pd.DataFrame({"x": np.random.default_rng(0).normal(size=n), "key": [f"key {i}" for i in range(n)]})
-    keeper = _Keeper(1000, np.random.RandomState(0))
+    keeper = Keeper(1000, np.random.RandomState(0))
     for frame in _frames([X[: n // 2], X[n // 2 :]]):
         keeper.add(frame)
     rows, weight = keeper.rows()
@@ -193,7 +194,7 @@ def test_a_column_of_keys_is_no_column_of_levels():
 
 
 def test_a_sample_that_ends_with_its_last_frame_is_whole():
-    keeper = _Keeper(100, np.random.RandomState(0))
+    keeper = Keeper(100, np.random.RandomState(0))
     for frame in _frames([pd.DataFrame({"x": np.arange(150.0)}), pd.DataFrame({"x": np.arange(150.0)})]):
         keeper.add(frame)
     # the last frame was the one after which rows were thrown away

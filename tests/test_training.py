@@ -14,7 +14,8 @@ from reference import SlowStep, SlowVAE, in_float64
 
 import skvae.engine.training
 from skvae import VAEEstimator
-from skvae.engine.training import Batches, train
+from skvae.engine.batches import Batches
+from skvae.engine.training import train
 from skvae.exceptions import DivergenceError
 from skvae.model.network import build_vae
 
