@@ -23,6 +23,7 @@ from skvae.parameters import CONSTRAINTS, check_latent_points
 from skvae.prediction import PredictionMixin
 from skvae.sampling import SamplingMixin
 from skvae.scoring import ScoringMixin
+from skvae.shards import Shard
 from skvae.table import as_table
 from skvae.table.given import read_row
 
@@ -335,14 +336,22 @@ class VAEEstimator(
 
     @with_callbacks
     def _learn(
-        self, X: Any, y: Any, sample_weight: Any, *, go_on: bool, n_epochs: int | None, schedule: bool
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        go_on: bool,
+        n_epochs: int | None,
+        schedule: bool,
+        shard: Shard | None = None,
     ) -> dict[str, Any]:
         """`fit_model`, after which callbacks are torn down: they may still fail before anything is set."""
         former = None
         if go_on and self.__sklearn_is_fitted__():
             former = self._fitted
 
-        return fit_model(self, X, y, sample_weight, former=former, n_epochs=n_epochs, schedule=schedule)
+        return fit_model(self, X, y, sample_weight, former=former, n_epochs=n_epochs, schedule=schedule, shard=shard)
 
     def _set(self, learnt: dict[str, Any]) -> VAEEstimator:
         """Become what a fit has learnt, in one assignment that nothing can interrupt half-way."""

@@ -1,6 +1,10 @@
 """Errors of the package's own."""
 
 
+class LostRankError(RuntimeError):
+    """One of the processes that train a model together has ended, or cannot be reached."""
+
+
 class DivergenceError(ValueError):
     """Training came to numbers that are not finite.
 

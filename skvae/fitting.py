@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skvae.engine.ranks import Alone
 from skvae.engine.training import AdamState, History, TrainingState, train
 from skvae.exceptions import DivergenceError
 from skvae.fitted import FittedModel, Latents
@@ -22,19 +22,25 @@ from skvae.model.network import VAE, build_vae, kl_divergence
 from skvae.parameters import check_device, check_hidden_layer_sizes, resolve_decoder, resolve_density
 from skvae.progress import Progress, hook_args
 from skvae.resumption import Draws, Origin, interrupted
+from skvae.shards import Shard
 from skvae.surroundings import undisturbed
 from skvae.table import Table, as_table
 from skvae.threads import on_one_thread
-from skvae.training_rows import TrainingRows, encode_rows, hold_out, names_of, read_rows
+from skvae.training_rows import (
+    MIN_ROWS_TO_HOLD_OUT,
+    TrainingRows,
+    TrainingSet,
+    encode_rows,
+    hold_out,
+    names_of,
+    read_rows,
+)
 
 if TYPE_CHECKING:
     from skvae.estimator import VAEEstimator
 
 DEFAULT_STEPS = 4000
 """Gradient steps of a fit with ``max_iter=None``, whatever the number of rows."""
-
-MIN_ROWS_TO_HOLD_OUT = 10
-"""Smaller tables are trained whole."""
 
 MIN_VARIANCE_OF_ACTIVE_UNIT = 0.01
 """Of z_mean over the rows (Burda, Grosse & Salakhutdinov, 2016, section 5.1.1)."""
@@ -55,6 +61,7 @@ def fit_model(
     former: FittedModel | None,
     n_epochs: int | None,
     schedule: bool,
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """Fit a model with the parameters of an estimator, which is read and never written to.
 
@@ -69,6 +76,8 @@ def fit_model(
         Largest number of passes over the rows; None takes what holds `DEFAULT_STEPS`.
     schedule : bool
         Whether training has a set end: rows may be held out, the KL term is phased in and the learning rate falls.
+    shard : Shard, default=None
+        The rows to train on, where they are those of several processes: X is then a sample of the rows of all.
 
     Returns
     -------
@@ -78,7 +87,7 @@ def fit_model(
     hidden_layer_sizes = check_hidden_layer_sizes(estimator.hidden_layer_sizes)
     check_device(estimator.device)
     resume = interrupted(former, schedule=schedule)
-    draws = Draws.of(estimator, former if resume is not None else None)
+    draws = draws_of(estimator, former if resume is not None else None, shard)
 
     # what the table is, and its rows as the network reads them
     table_like = as_table(X)
@@ -97,9 +106,11 @@ def fit_model(
         network = network_to_go_on(former, estimator.latent_dim).to(estimator.device)
 
     # a stream goes on from its rows so far, a warm start begins anew
-    facts = Facts(table, draws.seed, density_name, log_scale, rows.evenly(ROWS), None if schedule else former)
-    training, validation, n_epochs = plan_epochs(estimator, rows, draws.rng, n_epochs, schedule=schedule)
-    origin = Origin(estimator, draws, loop_seed(draws, former, resume), training, validation)
+    trained = split_rows(estimator, rows, log_scale, draws.rng, schedule=schedule)
+    if shard is not None:
+        trained = shard.split_rows(estimator, table, draws.seed, schedule=schedule)
+    facts = Facts(table, draws.seed, density_name, trained.log_scale, rows.evenly(ROWS), None if schedule else former)
+    origin = Origin(estimator, draws, loop_seed(draws, former, resume), trained)
     if resume is not None:
         origin.check(resume)
 
@@ -111,17 +122,26 @@ def fit_model(
         return model.attributes(names)
 
     arguments = hook_args(X, y, sample_weight)
-    progress = Progress(estimator, arguments, n_epochs=n_epochs, log_scale=log_scale, snapshot=snapshot)
+    n_epochs = n_epochs or trained.epochs_of(DEFAULT_STEPS, estimator.batch_size)
+    progress = Progress(estimator, arguments, n_epochs=n_epochs, log_scale=facts.log_scale, snapshot=snapshot)
     progress.begin()
     try:
         model = train_network(network, facts, origin, former, resume, schedule=schedule, progress=progress)
     except DivergenceError as error:
-        message = describe_divergence(table, training.x, error, estimator.learning_rate_init)
+        message = describe_divergence(table, trained.training.x, error, estimator.learning_rate_init)
         raise DivergenceError(message) from error
     fitted = model.attributes(names)
     progress.end(fitted)
 
     return fitted
+
+
+def draws_of(estimator: VAEEstimator, former: FittedModel | None, shard: Shard | None) -> Draws:
+    """Where the random numbers of a fit come from; several processes have those of the first one."""
+    draws = Draws.of(estimator, former)
+    if shard is None:
+        return draws
+    return shard.group.first(draws)
 
 
 def loop_seed(draws: Draws, former: FittedModel | None, resume: TrainingState | None) -> int:
@@ -134,24 +154,18 @@ def loop_seed(draws: Draws, former: FittedModel | None, resume: TrainingState | 
     return draws.seed
 
 
-def plan_epochs(
-    estimator: VAEEstimator,
-    rows: TrainingRows,
-    rng: np.random.RandomState,
-    n_epochs: int | None,
-    *,
-    schedule: bool,
-) -> tuple[TrainingRows, TrainingRows | None, int]:
-    """Rows to train on, rows to validate on (or None), and the largest number of epochs."""
-    training = rows
-    validation = None
-    if schedule and estimator.early_stopping and len(rows.x) >= MIN_ROWS_TO_HOLD_OUT:
-        training, validation = hold_out(rows, estimator.validation_fraction, rng)
+def split_rows(
+    estimator: VAEEstimator, rows: TrainingRows, log_scale: float, rng: np.random.RandomState, *, schedule: bool
+) -> TrainingSet:
+    """Rows to train on, and rows to validate on if there are to be any."""
+    holds_out = schedule and estimator.early_stopping
+    if not holds_out or len(rows.x) < MIN_ROWS_TO_HOLD_OUT:
+        return TrainingSet(rows, None, log_scale, Alone(), len(rows.x))
 
-    if n_epochs is None:
-        steps_per_epoch = math.ceil(len(training.x) / estimator.batch_size)
-        n_epochs = math.ceil(DEFAULT_STEPS / steps_per_epoch)
-    return training, validation, n_epochs
+    training, validation = hold_out(rows, estimator.validation_fraction, rng)
+    if training.weight is not None:
+        training = training.with_mean_weight(float(training.weight.mean()))
+    return TrainingSet(training, validation, log_scale, Alone(), len(training.x))
 
 
 def train_network(
@@ -165,28 +179,29 @@ def train_network(
     progress: Progress,
 ) -> FittedModel:
     """The model with a network that is trained in place; see `skvae.engine.training.train`."""
-    estimator, training = origin.estimator, origin.training
+    estimator, rows = origin.estimator, origin.rows
     adam_state = None
     if former is not None and not schedule:
         adam_state = former.adam_state
 
     history, adam_state = train(
         network,
-        training.x,
-        training.weight,
+        rows.training.x,
+        rows.training.weight,
         n_epochs=progress.n_epochs,
         batch_size=estimator.batch_size,
         learning_rate=estimator.learning_rate_init,
         beta=estimator.beta,
-        penalty=estimator.alpha / len(training.x),
-        generator=torch.Generator().manual_seed(origin.loop_seed),
-        validation=origin.validation,
+        penalty=estimator.alpha / rows.n_rows,
+        seed=origin.loop_seed,
+        validation=rows.validation,
         patience=estimator.n_iter_no_change,
         tol=estimator.tol * len(facts.table.columns),
         schedule=schedule,
         adam_state=adam_state,
         resume=resume,
         on_epoch=progress,
+        ranks=rows.ranks,
     )
 
     # moments are of use only where training has no end

@@ -12,7 +12,7 @@ from skvae.engine.training import TrainingState
 from skvae.fitted import FittedModel
 from skvae.parameters import draw_seed
 from skvae.table.plain import to_plain
-from skvae.training_rows import TrainingRows
+from skvae.training_rows import TrainingSet
 
 if TYPE_CHECKING:
     from skvae.estimator import VAEEstimator
@@ -80,15 +80,13 @@ class Origin(NamedTuple):
     draws : Draws
     loop_seed : int
         Of the order of the rows and of the noise.
-    training : TrainingRows
-    validation : TrainingRows or None
+    rows : TrainingSet
     """
 
     estimator: VAEEstimator
     draws: Draws
     loop_seed: int
-    training: TrainingRows
-    validation: TrainingRows | None
+    rows: TrainingSet
 
     def state(self) -> TrainingState:
         """What the state of a loop lacks to go on in another fit."""
@@ -114,7 +112,10 @@ class Origin(NamedTuple):
             # a number of numpy is the same in a file
             digest.update(f"{name}={to_plain(getattr(self.estimator, name))!r};".encode())
 
-        for rows in (self.training, self.validation):
+        if self.rows.digest is not None:
+            digest.update(self.rows.digest)
+            return np.frombuffer(digest.digest(), dtype=np.uint8)
+        for rows in (self.rows.training, self.rows.validation):
             for tensor in rows or ():
                 if tensor is not None:
                     digest.update(tensor.cpu().numpy().tobytes())

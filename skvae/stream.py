@@ -8,6 +8,7 @@ draws it, and finds the levels and the extremes of all rows.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import narwhals.stable.v2 as nw
+import numpy as np
 from sklearn.utils import check_random_state
 
 from skvae.estimator import VAEEstimator
@@ -24,6 +26,9 @@ from skvae.kept_rows import Keeper
 from skvae.parameters import check_positive_integer
 from skvae.progress import RowReport
 from skvae.table.containers import as_frame
+
+ROWS_TO_SETTLE = 100_000
+"""Rows that the columns of a stream are learnt from, before `partial_fit` goes through it."""
 
 ROWS_AT_ONCE = 2**16
 """Rows of a stream that are in memory at a time, beside those that are kept."""
@@ -82,6 +87,50 @@ def fit(estimator: VAEEstimator, source: Any, *, n_rows: int | None = None, rand
 
     X, weight = keeper.rows()
     return estimator.fit(X, sample_weight=weight)
+
+
+def partial_fit(
+    estimator: VAEEstimator, source: Any, *, n_rows: int = ROWS_TO_SETTLE, random_state: Any = None
+) -> VAEEstimator:
+    """Go once through a stream in gradient steps, from the present parameters.
+
+    A model that is not fitted yet learns its columns first: from a uniform sample, and the extremes and levels of all rows, if
+    the source can be read twice, or else from its first frame. The steps then take the row groups of Parquet files in a random
+    order, other frames in theirs, and the rows of each in a random one.
+
+    Parameters
+    ----------
+    estimator : VAEEstimator
+    source : str, path, pyarrow.dataset.Dataset, polars.LazyFrame, callable or iterable
+        As for `fit`. All but iterators can be read twice.
+    n_rows : int, default=100_000
+        Rows of the sample, which the first steps are taken on.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the sample and of the order.
+
+    Returns
+    -------
+    estimator : VAEEstimator
+        The one given.
+
+    See Also
+    --------
+    fit : A schedule that comes to rest, and rows that validate: better rows for the same time, as a rule.
+    """
+    rng = check_random_state(random_state)
+    source = _opened(source)
+    if not estimator.__sklearn_is_fitted__() and not isinstance(source, Iterator):
+        keeper = Keeper(check_positive_integer("n_rows", n_rows), rng)
+        for frame in _frames(source):
+            keeper.add(frame)
+        X, weight = keeper.rows()
+        estimator.partial_fit(X, sample_weight=weight)
+
+    report = RowReport("partial_fit", "all", estimator.verbose)
+    for frame in _frames(source, rng):
+        estimator.partial_fit(frame.to_native())
+        report(len(frame))
+    return estimator
 
 
 def transform(estimator: VAEEstimator, source: Any, path: str | os.PathLike) -> None:
@@ -157,16 +206,20 @@ def sample(
 # ------------------------------------------------------------------------------------------------------------------ streams
 
 
-def _frames(source: Any) -> Iterator[nw.DataFrame]:
-    """The frames of a stream."""
-    if isinstance(source, str | os.PathLike):
-        dataset = importlib.import_module("pyarrow.dataset")
-        source = dataset.dataset(source, format="parquet")
+def _opened(source: Any) -> Any:
+    """A dataset in place of its path."""
+    if not isinstance(source, str | os.PathLike):
+        return source
+    return importlib.import_module("pyarrow.dataset").dataset(source, format="parquet")
+
+
+def _frames(source: Any, rng: np.random.RandomState | None = None) -> Iterator[nw.DataFrame]:
+    """The frames of a stream; with a generator, those of files in a random order."""
+    source = _opened(source)
 
     # datasets have both, tables do not
     if hasattr(source, "to_batches") and hasattr(source, "count_rows"):
-        arrow = importlib.import_module("pyarrow")
-        parts = (arrow.Table.from_batches([batch]) for batch in source.to_batches(batch_size=ROWS_AT_ONCE))
+        parts = _batches(source, rng)
     elif hasattr(source, "collect_batches"):
         parts = source.collect_batches(chunk_size=ROWS_AT_ONCE, maintain_order=True)
     elif callable(source):
@@ -187,6 +240,28 @@ def _frames(source: Any) -> Iterator[nw.DataFrame]:
             )
         if len(frame):
             yield frame
+
+
+def _batches(dataset: Any, rng: np.random.RandomState | None) -> Iterator[Any]:
+    """Tables of arrow of a dataset; with a generator, its row groups come in a random order."""
+    arrow = importlib.import_module("pyarrow")
+    pieces = [dataset]
+    if rng is not None:
+        pieces = list(itertools.chain.from_iterable(map(_row_groups, dataset.get_fragments())))
+        rng.shuffle(pieces)
+
+    for piece in pieces:
+        # a fragment may lack columns of its dataset
+        options = {} if piece is dataset else {"schema": dataset.schema}
+        for batch in piece.to_batches(batch_size=ROWS_AT_ONCE, **options):
+            yield arrow.Table.from_batches([batch])
+
+
+def _row_groups(fragment: Any) -> list[Any]:
+    """The row groups of a file of Parquet; a fragment of another kind is one by itself."""
+    if hasattr(fragment, "split_by_row_group"):
+        return fragment.split_by_row_group()
+    return [fragment]
 
 
 # ------------------------------------------------------------------------------------------------------------------ answers

@@ -13,12 +13,16 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skvae._sklearn import check_sample_weight
+from skvae.engine.ranks import Alone, Ranks
 from skvae.fitted import FittedModel
 from skvae.model.auxiliary import WEIGHT
 from skvae.table import Table
 
 if TYPE_CHECKING:
     from skvae.estimator import VAEEstimator
+
+MIN_ROWS_TO_HOLD_OUT = 10
+"""Smaller tables are trained whole."""
 
 
 class TrainingRows(NamedTuple):
@@ -41,10 +45,47 @@ class TrainingRows(NamedTuple):
             weight = self.weight[rows]
         return TrainingRows(self.x[rows], weight)
 
+    def with_mean_weight(self, mean: float) -> TrainingRows:
+        """The same rows, with their weights divided by their `mean`."""
+        if self.weight is None:
+            return self
+        return TrainingRows(self.x, self.weight / mean)
+
     def evenly(self, n_rows: int) -> TrainingRows:
         """At most `n_rows` rows, evenly spaced."""
         n = len(self.x)
         return self.take(np.arange(0, n, math.ceil(n / n_rows)))
+
+
+class TrainingSet(NamedTuple):
+    """What a fit trains on.
+
+    Attributes
+    ----------
+    training : TrainingRows
+        Rows to train on.
+    validation : TrainingRows or None
+        Rows to validate on.
+    log_scale : float
+        See `encode_rows`.
+    ranks : Alone or Ranks
+        The processes that train together: the rows are those of this one.
+    n_rows : int
+        Number of rows to train on, of all processes.
+    digest : bytes or None
+        What tells the rows of several processes from others; None where there is one process.
+    """
+
+    training: TrainingRows
+    validation: TrainingRows | None
+    log_scale: float
+    ranks: Alone | Ranks
+    n_rows: int
+    digest: bytes | None = None
+
+    def epochs_of(self, n_steps: int, batch_size: int) -> int:
+        """Number of epochs that hold so many gradient steps."""
+        return math.ceil(n_steps / math.ceil(self.n_rows / batch_size))
 
 
 def names_of(estimator: VAEEstimator, X: Any, *, reset: bool) -> dict[str, Any]:
@@ -113,7 +154,9 @@ def read_rows(
     return table, values, weight
 
 
-def encode_rows(table: Table, values: np.ndarray, weight: np.ndarray | None, device: str) -> tuple[TrainingRows, float]:
+def encode_rows(
+    table: Table, values: np.ndarray, weight: np.ndarray | None, device: str, mean_weight: float | None = None
+) -> tuple[TrainingRows, float]:
     """Training rows as tensors.
 
     Parameters
@@ -124,6 +167,8 @@ def encode_rows(table: Table, values: np.ndarray, weight: np.ndarray | None, dev
     weight : ndarray of shape (n,) or None
         All positive.
     device : str
+    mean_weight : float, default=None
+        What weights are divided by; None is their mean.
 
     Returns
     -------
@@ -142,7 +187,7 @@ def encode_rows(table: Table, values: np.ndarray, weight: np.ndarray | None, dev
     x = torch.from_numpy(encoded.x).to(device)
     if weight is None:
         return TrainingRows(x, None), log_scale
-    shares = np.asarray(weight / weight.mean(), dtype=np.float32)
+    shares = np.asarray(weight / (mean_weight or weight.mean()), dtype=np.float32)
     return TrainingRows(x, torch.from_numpy(shares).to(device)), log_scale
 
 
@@ -159,7 +204,6 @@ def hold_out(rows: TrainingRows, fraction: float, rng: np.random.RandomState) ->
     Returns
     -------
     training, validation : TrainingRows
-        The weights of the training rows have mean 1 again.
 
     Raises
     ------
@@ -176,7 +220,4 @@ def hold_out(rows: TrainingRows, fraction: float, rng: np.random.RandomState) ->
 
     # at random: rows may come sorted
     train_rows, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=rng)
-    training = rows.take(train_rows)
-    if training.weight is not None:
-        training = TrainingRows(training.x, training.weight / training.weight.mean())
-    return training, rows.take(held_out)
+    return rows.take(train_rows), rows.take(held_out)

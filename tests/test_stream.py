@@ -209,3 +209,47 @@ def test_new_rows_of_arrays_are_written_without_what_is_dropped(tmp_path):
     written = pd.read_parquet(tmp_path / "new.parquet")
     assert list(written.columns) == ["0", "2"]
     np.testing.assert_array_equal(written.to_numpy(), vae.sample(10, random_state=np.random.RandomState(0)))
+
+
+def test_a_stream_is_gone_through_in_steps(folder):
+    path, X = folder
+    vae = stream.partial_fit(quick(), path, n_rows=500, random_state=0)
+    # once for the sample, once for each row group
+    assert vae.n_iter_ == 1 + 9
+    # ranges and levels are those of all rows, not of the sample
+    assert vae._fitted.table.columns[1].grid.high == X["y"].max()
+    before = vae.score(pa.Table.from_pandas(X))
+    again = stream.partial_fit(vae, path, random_state=1)
+    assert again is vae
+    assert vae.n_iter_ == 1 + 9 + 9
+    assert vae.score(pa.Table.from_pandas(X)) > before
+
+    # an iterator can be read once: its first frame settles the columns
+    once = stream.partial_fit(quick(), iter(list(parts(X))))
+    assert once.n_iter_ == 12
+    assert once._fitted.table.columns[1].grid.high == X["y"][:500].max()
+    with pytest.raises(TypeError, match="A table in memory goes to"):
+        stream.partial_fit(quick(), X)
+
+
+def test_row_groups_come_in_a_random_order(tmp_path):
+    X = pd.DataFrame({"i": np.arange(100)})
+    X.to_parquet(tmp_path / "rows.parquet", row_group_size=10)
+    firsts = [frame["i"][0] for frame in _frames(tmp_path / "rows.parquet", np.random.RandomState(0))]
+    assert sorted(firsts) == list(range(0, 100, 10))
+    assert firsts != sorted(firsts)
+    assert firsts == [frame["i"][0] for frame in _frames(tmp_path / "rows.parquet", np.random.RandomState(0))]
+    assert [frame["i"][0] for frame in _frames(tmp_path / "rows.parquet")] == sorted(firsts)
+
+
+def test_parts_of_other_dtypes_are_one_column():
+    a = pd.DataFrame({"k": pd.Categorical(["a", "b"] * 50), "n": [1, 2] * 50})
+    b = pd.DataFrame({"k": pd.Categorical(["b", "z"] * 50), "n": [1.5, None] * 50})
+    vae = stream.fit(quick(max_iter=1), [a, b])
+    new = vae.sample(200, random_state=0)
+    assert new["k"].dtype == "category"
+    assert set(new["k"]) <= {"a", "b", "z"}
+    lazily = stream.fit(quick(max_iter=1), [pl.from_pandas(a), pl.from_pandas(b)])
+    assert lazily.sample(3)["n"].dtype == pl.Float64
+    with pytest.raises(TypeError, match=r"Column 'n' is of dtype .* in different parts"):
+        stream.fit(quick(), [pl.DataFrame({"n": [1, 2]}), pl.DataFrame({"n": ["x", "y"]})])

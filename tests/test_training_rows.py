@@ -1,11 +1,14 @@
 """Training rows: read, encoded, weighted, thinned out and split."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from fits import quick, table
 
+from skvae.fitting import split_rows
 from skvae.table import Table
 from skvae.training_rows import TrainingRows, encode_rows, hold_out, names_of, read_rows
 
@@ -81,11 +84,16 @@ def test_rows_held_out_are_a_random_part_of_them(fraction, n_held_out):
     assert sorted(torch.cat([training.x, validation.x])[:, 0].tolist()) == list(range(60))
     assert validation.x[:, 0].tolist() != sorted(validation.x[:, 0].tolist())
 
-    # the weights went with their rows, and those to train on have mean 1 again
+    # the weights went with their rows
     np.testing.assert_allclose(validation.weight, weight[validation.x[:, 0].long()])
-    expected = weight[training.x[:, 0].long()]
-    np.testing.assert_allclose(training.weight, expected / expected.mean(), rtol=1e-6)
-    assert float(training.weight.mean()) == pytest.approx(1)
+    np.testing.assert_allclose(training.weight, weight[training.x[:, 0].long()])
+
+    # and those to train on have mean 1 again
+    trained = split_rows(quick(validation_fraction=fraction), rows, 0.5, np.random.RandomState(0), schedule=True)
+    np.testing.assert_allclose(trained.training.weight, training.weight / training.weight.mean(), rtol=1e-6)
+    assert float(trained.training.weight.mean()) == pytest.approx(1)
+    assert trained.n_rows == 60 - n_held_out
+    assert trained.epochs_of(10, 10) == math.ceil(10 / math.ceil(trained.n_rows / 10))
 
 
 def test_holding_out_all_rows_is_refused_with_their_numbers():

@@ -12,6 +12,7 @@ from skvae.engine.adam import AdamState
 from skvae.engine.comparison import Own
 from skvae.engine.first_layers import Perceptron
 from skvae.engine.muon import Matrix, Muon, columns, without_idle_moments
+from skvae.engine.ranks import Alone, Ranks
 from skvae.engine.stairs import Stairs
 from skvae.engine.workspace import Networks, Workspace
 from skvae.model.inputs import is_gathered
@@ -127,6 +128,8 @@ class FlatStep:
         L2 penalty on the weight matrices, per row.
     adam_state : dict, default=None
         What `adam_state` returned earlier, to go on from there.
+    ranks : Alone or Ranks, default=None
+        The processes that step together, each on its batch.
 
     Attributes
     ----------
@@ -139,8 +142,11 @@ class FlatStep:
     by_autograd = False
     muon_always = False
 
-    def __init__(self, vae: VAE, penalty: float, adam_state: AdamState | None = None) -> None:
+    def __init__(
+        self, vae: VAE, penalty: float, adam_state: AdamState | None = None, ranks: Alone | Ranks | None = None
+    ) -> None:
         self.vae = vae
+        self.ranks = ranks or Alone()
         self.parameters = FlatParameters(vae)
 
         # all of shape (number of parameters,)
@@ -315,12 +321,13 @@ class FlatStep:
         work.forward(x, noise)
         work.backward_likelihood(scale, total)
         work.backward(scale, beta)
+        self.ranks.average(self.grad)
 
         if self.mask is not None:
             self.grad *= self.mask
         if self.decay is not None:
             self.grad.addcmul_(self.theta, self.decay)
-        self.muon.update(n, learning_rate)
+        self.muon.update(self.ranks.n_rows(n), learning_rate)
         self.count += self.one
         adam.update(self.theta, self.grad, self.exp_avg, self.exp_avg_sq, self.count, learning_rate)
 

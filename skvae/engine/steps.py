@@ -12,23 +12,31 @@ from skvae.engine.adam import BETA1, BETA2, EPS, AdamState
 from skvae.engine.captured_step import CapturedStep
 from skvae.engine.flat_step import FlatStep
 from skvae.engine.muon import Matrix, Muon, columns, without_idle_moments
+from skvae.engine.ranks import Alone, Ranks
 from skvae.model.inputs import INPUT_MAX
 from skvae.model.layers import mlp_of
 from skvae.model.network import VAE
 
 
 def make_step(
-    vae: VAE, x: torch.Tensor, penalty: float, adam_state: AdamState | None = None
+    vae: VAE,
+    x: torch.Tensor,
+    penalty: float,
+    adam_state: AdamState | None = None,
+    ranks: Alone | Ranks | None = None,
 ) -> AutogradStep | FlatStep:
     """The fastest step that can train `vae` on rows like `x`, tensor of shape (n, layout.width)."""
-    if not _is_hand_written(vae) or not _is_near(vae, x):
-        return AutogradStep(vae, penalty, adam_state)
+    ranks = ranks or Alone()
+
+    # what far cells of one rank ask for, all do
+    if not _is_hand_written(vae) or ranks.any(not _is_near(vae, x)):
+        return AutogradStep(vae, penalty, adam_state, ranks)
 
     # the launches of so many small kernels would take longer than the kernels
-    if vae.device.type == "cuda":
+    if vae.device.type == "cuda" and ranks.is_alone:
         return CapturedStep(vae, penalty, adam_state)
 
-    return FlatStep(vae, penalty, adam_state)
+    return FlatStep(vae, penalty, adam_state, ranks)
 
 
 def _is_hand_written(vae: VAE) -> bool:
@@ -67,6 +75,8 @@ class AutogradStep:
         L2 penalty on the weight matrices, per row.
     adam_state : dict, default=None
         What `adam_state` returned earlier, to go on from there.
+    ranks : Alone or Ranks, default=None
+        The processes that step together, each on its batch.
 
     Attributes
     ----------
@@ -76,9 +86,12 @@ class AutogradStep:
 
     by_autograd = True
 
-    def __init__(self, vae: VAE, penalty: float, adam_state: AdamState | None = None) -> None:
+    def __init__(
+        self, vae: VAE, penalty: float, adam_state: AdamState | None = None, ranks: Alone | Ranks | None = None
+    ) -> None:
         self.vae = vae
         self.penalty = penalty
+        self.ranks = ranks or Alone()
         self.optimizer = torch.optim.Adam(
             vae.parameters(), betas=(BETA1, BETA2), eps=EPS, fused=vae.device.type in ("cpu", "cuda")
         )
@@ -148,8 +161,10 @@ class AutogradStep:
         self._zero_grad()
         loss = (nll_sum + beta * kl_sum) / len(x)
         loss.backward()
+        if not self.ranks.is_alone:
+            self._average_grads()
         self._add_penalty()
-        self.muon.update(len(x), learning_rate)
+        self.muon.update(self.ranks.n_rows(len(x)), learning_rate)
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -167,6 +182,21 @@ class AutogradStep:
         # Muon reads its gradients where they always are
         for p, grad in self.muon_grads.items():
             p.grad = grad.zero_()
+
+    def _average_grads(self) -> None:
+        """Replace every gradient by its mean over the ranks."""
+        grads = []
+        for p in self.vae.parameters():
+            # one that has none here may have one on another rank
+            if p.requires_grad and p.grad is None:
+                p.grad = torch.zeros_like(p)
+            if p.grad is not None:
+                grads.append(p.grad)
+
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        self.ranks.average(flat)
+        for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(mean.view(grad.shape))
 
     def _add_penalty(self) -> None:
         """Add the gradient of the penalty on the weight matrices."""

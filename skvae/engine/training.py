@@ -14,6 +14,7 @@ from skvae.engine.averages import Average
 from skvae.engine.batches import Batches
 from skvae.engine.flat_step import FlatStep
 from skvae.engine.paths import Arrays, below, put
+from skvae.engine.ranks import Alone, Ranks
 from skvae.engine.schedule import Schedule
 from skvae.engine.steps import AutogradStep, make_step
 from skvae.engine.watch import State, Watch, copy_state
@@ -63,7 +64,7 @@ def train(
     learning_rate: float,
     beta: float,
     penalty: float,
-    generator: torch.Generator,
+    seed: int,
     validation: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     patience: int | None = None,
     tol: float = 0.0,
@@ -71,6 +72,7 @@ def train(
     adam_state: AdamState | None = None,
     resume: TrainingState | None = None,
     on_epoch: OnEpoch | None = None,
+    ranks: Alone | Ranks | None = None,
 ) -> tuple[History, AdamState]:
     """Minimise ``-log p(x | z) + beta KL`` over the parameters of `vae`, in place.
 
@@ -91,8 +93,8 @@ def train(
         Weight of the KL term.
     penalty : float
         L2 penalty on the weights, per row.
-    generator : torch.Generator
-        Source of the row order and of the noise, on the CPU.
+    seed : int
+        Source of the row order and of the noise.
     validation : tuple (x, weight), default=None
         Rows whose ELBO is watched: that of the averaged parameters, for as long as the learning rate does not fall to 0. The
         parameters of the best look are restored at the end, from a copy.
@@ -111,6 +113,8 @@ def train(
         that epoch and comes to the same end as that call, to the bit, if all else is the same.
     on_epoch : callable, default=None
         ``on_epoch(epoch, history, state) -> bool``, called after each epoch; True stops. ``state()`` is where the loop stands.
+    ranks : Alone or Ranks, default=None
+        The processes that train together, each on its rows; None is this one alone.
 
     Returns
     -------
@@ -122,20 +126,31 @@ def train(
     DivergenceError
         If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
     """
-    batches = Batches(x, weight, batch_size, vae.noise_dim, generator)
+    ranks = ranks or Alone()
+    generator = ranks.generator(seed)
+    batches = ranks.batches(x, weight, batch_size, vae.noise_dim, generator)
     plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None, first=_n_updates(adam_state))
     draws = _private_draws(vae, generator)
     watch = None
     if validation is not None:
         rows, row_weight = validation
-        seed = generator.initial_seed()
-        watch = Watch(vae, rows, row_weight, beta=beta, tol=tol, patience=patience, seed=seed, draws=draws)
+        watch = Watch(
+            vae,
+            rows,
+            row_weight,
+            beta=beta,
+            tol=tol,
+            patience=patience,
+            seed=generator.initial_seed(),
+            draws=draws,
+            ranks=ranks,
+        )
 
     start = copy_state(vae)
     if resume is not None:
         adam_state = nested(below(resume, "adam/"))
-    step = make_step(vae, x, penalty, adam_state)
-    loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch)
+    step = make_step(vae, x, penalty, adam_state, ranks)
+    loop = _Loop(vae, step, batches, plan, watch, draws, on_epoch, ranks)
     if resume is not None:
         loop.load(resume)
 
@@ -171,6 +186,7 @@ class _Loop:
     draws : PrivateDraws or None
         What modules of a user's draw from.
     on_epoch : callable or None
+    ranks : Alone or Ranks
 
     Attributes
     ----------
@@ -186,6 +202,7 @@ class _Loop:
         watch: Watch | None,
         draws: PrivateDraws | None,
         on_epoch: OnEpoch | None,
+        ranks: Alone | Ranks,
     ) -> None:
         self.vae = vae
         self.step = step
@@ -194,6 +211,7 @@ class _Loop:
         self.watch = watch
         self.draws = draws
         self.on_epoch = on_epoch
+        self.ranks = ranks
         self.history = History()
         self.next_look = plan.next_look(0)
         self.is_seen = False
@@ -213,7 +231,8 @@ class _Loop:
             n_rows = self.take_steps()
             self.record_loss(n_rows)
 
-            if self.on_epoch is not None and self.on_epoch(epoch, self.history, self.state):
+            stop = self.on_epoch is not None and self.on_epoch(epoch, self.history, self.state)
+            if self.ranks.any(stop):
                 break
 
         # the last step comes after the last loss
@@ -252,6 +271,7 @@ class _Loop:
         self.next_look = int(state["next_look"])
         self.is_seen = bool(state["is_seen"])
         self.batches.generator.set_state(torch.tensor(state["generator"]))
+        self.batches.go_on(len(self.history.loss_curve))
 
         if self.average is not None:
             self.average.load(below(state, "average/"))
@@ -320,10 +340,10 @@ class _Loop:
 
         self.history.validation_scores.append(score)
 
-    def record_loss(self, n_rows: int) -> None:
+    def record_loss(self, n_rows: float) -> None:
         """Add the mean loss of the epoch's rows to the history, or raise an error if it is not finite."""
         # the only numbers of an epoch that are read back from the device
-        nll, kl = self.step.pop_totals()
+        nll, kl, n_rows = self.ranks.sums(*self.step.pop_totals(), n_rows)
 
         # with the full weight of the KL term, so that epochs can be compared
         loss = nll / n_rows + self.plan.full_beta * (kl / n_rows)

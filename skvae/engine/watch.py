@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from skvae.engine.ranks import Alone, Ranks
 from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
 
@@ -43,6 +44,8 @@ class Watch:
         Source of the noise.
     draws : PrivateDraws or None
         What modules of a user's draw from; None if there are none.
+    ranks : Alone or Ranks, default=None
+        The processes that look together, each at its rows.
 
     Attributes
     ----------
@@ -65,6 +68,7 @@ class Watch:
         patience: int | None,
         seed: int,
         draws: PrivateDraws | None,
+        ranks: Alone | Ranks | None = None,
     ) -> None:
         if weight is None:
             weight = torch.ones(len(x), dtype=x.dtype, device=x.device)
@@ -76,6 +80,7 @@ class Watch:
         self.tol = tol
         self.patience = patience
         self.draws = draws
+        self.ranks = ranks or Alone()
 
         # the same at every look, so that looks differ by their parameters alone
         generator = torch.Generator().manual_seed(seed)
@@ -144,4 +149,6 @@ class Watch:
             nll, kl = self.vae.loss_terms(self.x[rows], self.noise[rows])
             total -= float(((nll + self.beta * kl.sum(1)) * self.weight[rows]).sum())
 
-        return total / float(self.weight.sum())
+        total, weight = self.ranks.sums(total, float(self.weight.sum()))
+
+        return total / weight
