@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import platform
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 from sklearn.utils import check_random_state
-from torch.distributed import TCPStore
+from torch import distributed
 
 from skvae.estimator import VAEEstimator
 from skvae.joint_fit import Meeting, joined, learn_shard
@@ -114,7 +115,7 @@ def _check_processes(client: Any) -> None:
 
 
 def _home() -> tuple[str, int]:
-    return os.uname().nodename, os.getpid()
+    return platform.node(), os.getpid()
 
 
 def _be_a_rank(
@@ -128,11 +129,11 @@ def _be_a_rank(
     place = dask.Variable(meeting)
     if rank == 0:
         host = importlib.import_module("distributed.comm").get_address_host(dask.get_worker().address)
-        store = TCPStore(host, 0, n_ranks, is_master=True, wait_for_workers=False)
+        store = distributed.TCPStore(host, 0, n_ranks, is_master=True, wait_for_workers=False)
         place.set((host, store.port))
     else:
         host, port = place.get(timeout=timeout)
-        store = TCPStore(host, port, n_ranks, is_master=False)
+        store = distributed.TCPStore(host, port, n_ranks, is_master=False)
 
     with joined(estimator.device, timeout, Meeting(store, rank, n_ranks)) as group:
         learnt = learn_shard(estimator, rows, None, group)
