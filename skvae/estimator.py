@@ -161,6 +161,10 @@ class VAEEstimator(
         Minus the loss of the validation rows at each look; None without early stopping.
     best_validation_score_ : float or None
         The largest of them, that of the parameters kept.
+    history_ : dict of str to (list of float)
+        The fit on one axis of epochs. By ``"epoch"``: ``"loss"``, its parts ``"reconstruction"``, that is -log p(x | z), and
+        ``"kl"``, both before `beta`, in nats per row, and the ``"learning_rate"`` at its end. By ``"validation_epoch"``, which
+        may lie within an epoch: ``"validation_score"``.
     kl_per_unit_ : ndarray of shape (latent_dim,)
         KL(q(z | x) || N(0, 1)) of each latent unit in nats, averaged over (at most 20,000, evenly spaced) training rows.
     active_units_ : int

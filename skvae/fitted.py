@@ -21,7 +21,7 @@ from skvae.conditionals import (
     number_draws,
 )
 from skvae.conditioning import SAMPLES_AT_ONCE, sample_given
-from skvae.engine.training import AdamState, TrainingState
+from skvae.engine.training import AdamState, Curves, TrainingState
 from skvae.imputation import fill
 from skvae.inference import (
     Report,
@@ -101,6 +101,8 @@ class FittedModel:
         Of each look, likewise.
     adam_state : dict or None
         Where `partial_fit` goes on.
+    curves : dict of str to (list of float)
+        See `skvae.engine.training.History`; the reconstruction is in the units of the table.
     densities : dict of str to LatentDensity
         Those asked for so far.
     training : dict of str to ndarray or None
@@ -117,6 +119,7 @@ class FittedModel:
     loss_curve: list[float]
     validation_scores: list[float] | None
     adam_state: AdamState | None
+    curves: Curves
     densities: dict[str, LatentDensity] = field(default_factory=dict)
     training: TrainingState | None = None
 
@@ -154,6 +157,7 @@ class FittedModel:
             "n_iter_": len(self.loss_curve),
             "loss_curve_": self.loss_curve,
             "validation_scores_": scores,
+            "history_": self.history(),
             "best_validation_score_": best,
             "kl_per_unit_": self.kl_per_unit,
             "active_units_": self.active_units,
@@ -161,6 +165,20 @@ class FittedModel:
             "decoder_": self.network.decoder.name,
             "latent_density_name_": self.density_name,
             "_n_features_out": self.network.latent_dim,
+        }
+
+    def history(self) -> dict[str, list[float]]:
+        """What happened in the fit, by name, all on one axis of epochs: see `VAEEstimator.history_`."""
+        n_steps = [0.0, *self.curves["n_steps"]]
+        looks = np.interp(self.curves["look"], n_steps, np.arange(len(n_steps)))
+        return {
+            "epoch": np.arange(1.0, len(n_steps)).tolist(),
+            "loss": self.loss_curve,
+            "reconstruction": self.curves["reconstruction"],
+            "kl": self.curves["kl"],
+            "learning_rate": self.curves["learning_rate"],
+            "validation_epoch": looks.tolist(),
+            "validation_score": self.validation_scores or [],
         }
 
     # ----------------------------------------------------------------------------------------------------- rows <-> latents

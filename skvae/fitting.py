@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skvae.engine.ranks import Alone
-from skvae.engine.training import AdamState, History, TrainingState, train
+from skvae.engine.training import AdamState, Curves, History, TrainingState, train
 from skvae.exceptions import DivergenceError
 from skvae.fitted import FittedModel, Latents
 from skvae.model.decoders import DECODERS
@@ -355,8 +355,11 @@ def learnt(facts: Facts, network: VAE, history: History, adam_state: AdamState |
     losses = [loss + facts.log_scale for loss in history.loss_curve]
     scores = [score - facts.log_scale for score in history.validation_scores]
 
+    curves = copy.deepcopy(history.curves)
+    curves["reconstruction"] = [part + facts.log_scale for part in curves["reconstruction"]]
     if facts.before is not None:
         losses = [*facts.before.loss_curve, *losses]
+        curves = curves_beside(facts.before.curves, curves)
         latents = facts.before.latents.beside(latents)
 
     return FittedModel(
@@ -369,8 +372,20 @@ def learnt(facts: Facts, network: VAE, history: History, adam_state: AdamState |
         active_units=active_units,
         loss_curve=losses,
         validation_scores=scores or None,
+        curves=curves,
         adam_state=adam_state,
     )
+
+
+def curves_beside(before: Curves, now: Curves) -> Curves:
+    """The curves of a stream's rows so far and of more of them."""
+    steps_before = before["n_steps"][-1]
+
+    both = {}
+    for name, curve in now.items():
+        offset = steps_before if name in ("n_steps", "look") else 0
+        both[name] = [*before[name], *[value + offset for value in curve]]
+    return both
 
 
 def describe_divergence(table: Table, x: Tensor, error: Exception, learning_rate: float) -> str:

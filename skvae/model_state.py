@@ -12,7 +12,7 @@ from torch import nn
 from skvae.constraints import Constraint, constraint_of
 from skvae.engine.adam import AdamState, flat, nested
 from skvae.engine.paths import put
-from skvae.engine.training import TrainingState
+from skvae.engine.training import CURVES, Curves, TrainingState
 from skvae.fitted import FittedModel, Latents
 from skvae.model.latent import LATENT_DENSITIES, LatentDensity, Mixture
 from skvae.model.layers import arrays as arrays_of
@@ -33,6 +33,11 @@ SHAPES_OF_TRAINING: dict[str, tuple[tuple[int | None, ...], str, bool]] = {
     "descent": ((2,), "f", False),
     "next_look": ((), "iu", True),
     "is_seen": ((), "b", True),
+    "curves/reconstruction": ((None,), "f", True),
+    "curves/kl": ((None,), "f", True),
+    "curves/learning_rate": ((None,), "f", True),
+    "curves/n_steps": ((None,), "f", True),
+    "curves/look": ((None,), "f", True),
     "generator": ((None,), "u", True),
     "fit/rng": ((KEYS,), "u", True),
     "fit/position": ((), "iu", True),
@@ -137,6 +142,8 @@ def model_state(model: FittedModel) -> tuple[dict[str, Any], dict[str, np.ndarra
     put(arrays, "latents.", model.latents._asdict())
     arrays["kl_per_unit"] = model.kl_per_unit
     arrays["loss_curve"] = np.array(model.loss_curve)
+    for name, curve in model.curves.items():
+        arrays[f"curves/{name}"] = np.array(curve, dtype=np.float64)
     if model.validation_scores is not None:
         arrays["validation_scores"] = np.array(model.validation_scores)
 
@@ -214,6 +221,7 @@ def model_of(
     if left.has("validation_scores"):
         # a look in the middle of a fit may have been no number
         scores = left.take("validation_scores", (None,), finite=False).tolist()
+    curves = _curves(left, len(loss_curve), len(scores or ()))
     adam_state = _adam_state(left, network)
     training = _training_state(left, network)
     left.check_empty()
@@ -231,6 +239,7 @@ def model_of(
         active_units=int(facts["active_units"]),
         loss_curve=loss_curve,
         validation_scores=scores,
+        curves=curves,
         adam_state=adam_state,
         densities=densities,
         training=training,
@@ -318,6 +327,21 @@ def _adam_state(left: Checked, network: VAE) -> AdamState | None:
             raise ValueError(f"{key!r} is no moment")
         moments.take(name, shape, kinds)
     return nested(found)
+
+
+def _curves(left: Checked, n_epochs: int, n_looks: int) -> Curves:
+    """What was kept of a fit beside its losses and scores: not a number in files from before it was."""
+    found = Checked(left.below("curves/"))
+    curves = {}
+    for name in CURVES:
+        n = n_looks if name == "look" else n_epochs
+        curve = np.full(n, np.nan)
+        if found.has(name):
+            curve = found.take(name, (n,), finite=False)
+        curves[name] = curve.tolist()
+
+    found.check_empty()
+    return curves
 
 
 def _training_state(left: Checked, network: VAE) -> TrainingState | None:

@@ -635,3 +635,34 @@ def test_training_that_no_longer_gains_ends_with_small_steps_from_the_best_param
     rates = [rate for *_, rate in steps]
     assert rates[-1] < 1e-2 * rates[0]
     assert vae.n_iter_ < 5000
+
+
+# --------------------------------------------------------------------------------------------------------------- history
+
+
+def test_the_history_has_one_axis_and_the_parts_of_the_loss():
+    vae = quick(max_iter=6, batch_size=20, beta=0.5).fit(X)
+    history = vae.history_
+    assert history["epoch"] == [1, 2, 3, 4, 5, 6]
+    assert history["loss"] == vae.loss_curve_
+    np.testing.assert_allclose(
+        np.add(history["reconstruction"], 0.5 * np.array(history["kl"])), vae.loss_curve_, rtol=1e-6
+    )
+    assert history["validation_score"] == vae.validation_scores_
+    looks = history["validation_epoch"]
+    assert len(looks) == len(vae.validation_scores_)
+    assert all(0 < a < b for a, b in itertools.pairwise([1e-9, *looks]))
+    assert looks[-1] == 6
+    # it falls to 0 at the end
+    assert history["learning_rate"][0] == pytest.approx(vae.learning_rate_init, rel=0.1)
+    assert 0 <= history["learning_rate"][-1] < 0.2 * vae.learning_rate_init
+
+    # a stream's calls stand one behind the other
+    vae = quick(batch_size=20)
+    for _ in range(3):
+        vae.partial_fit(X)
+    assert vae.history_["epoch"] == [1, 2, 3]
+    assert len(vae.history_["kl"]) == 3
+    assert vae.history_["learning_rate"] == [vae.learning_rate_init] * 3
+    assert vae.history_["validation_epoch"] == []
+    assert vae._fitted.curves["n_steps"] == [5, 10, 15]

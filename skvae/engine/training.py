@@ -23,12 +23,18 @@ from skvae.model.network import VAE
 from skvae.randomness import PrivateDraws
 from skvae.threads import on_callers_threads, on_one_thread
 
+CURVES = ("reconstruction", "kl", "learning_rate", "n_steps", "look")
+"""What is kept of a fit beside its losses and scores."""
+
 WORK_PER_THREAD = 20_000_000
 """A step of fewer weights times rows than this runs on one thread: products this small gain nothing from more."""
 
 
 TrainingState = Arrays
 """Where a loop stands between two epochs, all but the parameters."""
+
+Curves = dict[str, list[float]]
+"""Numbers of a fit by name, one per epoch or one per look."""
 
 OnEpoch = Callable[[int, "History", Callable[[], TrainingState]], object]
 """``on_epoch(epoch, history, state) -> bool``: what is called after each epoch; True stops."""
@@ -46,11 +52,15 @@ class History:
         Of each look at the validation rows.
     n_steps : int
         Number of gradient steps.
+    curves : dict of str to (list of float)
+        By epoch: ``"reconstruction"`` and ``"kl"``, the parts of the loss; ``"learning_rate"`` and ``"n_steps"`` at its end.
+        By look: ``"look"``, the number of gradient steps before it.
     """
 
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     n_steps: int = 0
+    curves: Curves = field(default_factory=lambda: {name: [] for name in CURVES})
 
 
 @on_one_thread
@@ -252,6 +262,8 @@ class _Loop:
             "generator": self.batches.generator.get_state().numpy().copy(),
         }
 
+        for name, curve in self.history.curves.items():
+            state[f"curves/{name}"] = np.array(curve, dtype=np.float64)
         put(state, "adam/", flat(self.step.adam_state()))
         if self.average is not None:
             put(state, "average/", self.average.state())
@@ -267,6 +279,8 @@ class _Loop:
         self.history.loss_curve = state["loss_curve"].tolist()
         self.history.validation_scores = state["validation_scores"].tolist()
         self.history.n_steps = int(state["n_steps"])
+        for name in CURVES:
+            self.history.curves[name] = state[f"curves/{name}"].tolist()
         self.plan.start, self.plan.end = state["descent"].tolist()
         self.next_look = int(state["next_look"])
         self.is_seen = bool(state["is_seen"])
@@ -339,6 +353,7 @@ class _Loop:
                 score = watch.look()
 
         self.history.validation_scores.append(score)
+        self.history.curves["look"].append(self.history.n_steps)
 
     def record_loss(self, n_rows: float) -> None:
         """Add the mean loss of the epoch's rows to the history, or raise an error if it is not finite."""
@@ -348,6 +363,11 @@ class _Loop:
         # with the full weight of the KL term, so that epochs can be compared
         loss = nll / n_rows + self.plan.full_beta * (kl / n_rows)
         self.history.loss_curve.append(loss)
+
+        n_steps = self.history.n_steps
+        now = (nll / n_rows, kl / n_rows, self.plan.rate(n_steps - 1), n_steps)
+        for name, value in zip(CURVES, now, strict=False):
+            self.history.curves[name].append(float(value))
 
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss became {loss} in epoch {len(self.history.loss_curve)}")
