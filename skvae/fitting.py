@@ -379,12 +379,12 @@ def learnt(facts: Facts, network: VAE, history: History, adam_state: AdamState |
 
 def curves_beside(before: Curves, now: Curves) -> Curves:
     """The curves of a stream's rows so far and of more of them."""
-    steps_before = before["n_steps"][-1]
+    n_before = before["n_steps"][-1]
+    both = {"look": [n_before + n for n in now["look"]]}
 
-    both = {}
-    for name, curve in now.items():
-        offset = steps_before if name in ("n_steps", "look") else 0
-        both[name] = [*before[name], *[value + offset for value in curve]]
+    for name in ("reconstruction", "kl", "learning_rate"):
+        both[name] = before[name] + now[name]
+    both["n_steps"] = before["n_steps"] + [n_before + n for n in now["n_steps"]]
     return both
 
 

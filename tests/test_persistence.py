@@ -329,6 +329,7 @@ def test_scores_that_are_no_numbers_are_kept(saved):
     """A look in the middle of a fit may have been none; the fit went on."""
     _, arrays = read(saved)
     arrays["validation_scores"] = np.array([np.nan, -3.0, -np.inf])
+    arrays["curves/look"] = np.arange(3.0)
     forge(saved, arrays=arrays)
     np.testing.assert_array_equal(skvae.load(saved).validation_scores_, arrays["validation_scores"])
 
