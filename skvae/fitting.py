@@ -379,6 +379,7 @@ def learnt(facts: Facts, network: VAE, history: History, adam_state: AdamState |
 
 def curves_beside(before: Curves, now: Curves) -> Curves:
     """The curves of a stream's rows so far and of more of them."""
+    # steps are counted over all calls; scores are those of the last one alone
     n_before = before["n_steps"][-1]
     both = {"look": [n_before + n for n in now["look"]]}
 

@@ -131,6 +131,7 @@ def _quiet(estimator: VAEEstimator) -> VAEEstimator:
 
 def _check_same(estimator: VAEEstimator, group: Group) -> None:
     """Raise a ValueError unless all ranks have the same parameters."""
+    # modules and functions have no text that tells them apart
     plain = {}
     for name, value in estimator.get_params(deep=False).items():
         if isinstance(value, PLAIN) and name not in OWN:

@@ -104,6 +104,7 @@ class Shard:
             weight = nw.new_series(WEIGHT, self.weight, backend=frame.implementation)
             frame = nw.concat([frame, weight.to_frame()], how="horizontal")
 
+        # every rank gives rows in proportion to those that it has
         n_rows = len(frame)
         if self.n_all > ROWS_SHARED:
             n_rows = math.ceil(len(frame) * ROWS_SHARED / self.n_all)
@@ -130,6 +131,7 @@ class Shard:
         group = self.group
         values, weight = group.together(read)
         n, total = len(values), float(len(values) if weight is None else weight.sum())
+        # weights and the change of units are means over the rows of all ranks
         counts, totals = np.transpose(group.gather((n, total)))
         mean_weight = totals.sum() / counts.sum()
         rows, own_scale = group.together(encode)
