@@ -60,8 +60,32 @@ def reconstruction_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> reconstruction_score(PCA(1).fit(X), X) < 0.5
     True
     """
+    return float(np.mean(list(reconstruction_by_column(estimator, X).values())))
+
+
+def reconstruction_by_column(estimator: Any, X: Any) -> dict[Any, float]:
+    """What `reconstruction_score` is the mean of, by name or index of the column.
+
+    Parameters
+    ----------
+    estimator : VAEEstimator, Pipeline or transformer
+        Fitted.
+    X : array-like or DataFrame of shape (n_samples, n_features)
+
+    Returns
+    -------
+    scores : dict of (str or int) to float
+        Of the columns that vary and are modelled.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or what comes back has another number of columns.
+    """
     original = _columns(X)
     decoded = _columns(estimator.inverse_transform(estimator.transform(X)))
+    frame = as_frame(as_table(X))
+    names: list = list(range(len(original))) if frame is None else frame.columns
 
     # keys of rows do not come back
     kinds = list(getattr(estimator, "likelihood_", {}).values())
@@ -70,21 +94,22 @@ def reconstruction_score(estimator: Any, X: Any, y: Any = None) -> float:
         if len(decoded) == len(original):
             decoded = [decoded[j] for j in modelled]
         original = [original[j] for j in modelled]
+        names = [names[j] for j in modelled]
     if len(original) != len(decoded):
         raise ValueError(
             f"X has {len(original)} columns, but the estimator decodes rows of {len(decoded)}. Pass rows like those it was "
             f"fitted to."
         )
 
-    scores = []
-    for cells, cells_hat in zip(original, decoded, strict=True):
+    scores = {}
+    for name, cells, cells_hat in zip(names, original, decoded, strict=True):
         score = _skill(cells, cells_hat)
         if score is not None:
-            scores.append(score)
+            scores[name] = score
     if not scores:
         raise ValueError(f"All {len(original)} columns of X are constant, so that there is nothing to give back.")
 
-    return float(np.mean(scores))
+    return scores
 
 
 def _columns(X: Any) -> list[np.ndarray]:

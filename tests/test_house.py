@@ -124,7 +124,10 @@ MAY_IMPORT = {
     "outliers": {"_sklearn", "estimator", "parameters", "table"},
     "joint": {"estimator", "table"},
     "oversampling": {"_sklearn", "estimator", "joint", "neighbours", "table"},
-    "__init__": {"estimator", "exceptions", "persistence", "pipelines", "version"},
+    "drawing": set(),
+    "evaluation": {"drawing", "table"},
+    "displays": {"_sklearn", "drawing", "evaluation", "metrics", "table"},
+    "__init__": {"estimator", "evaluation", "exceptions", "persistence", "pipelines", "version"},
 }
 TORCH_ONLY = [name for name in FILES if name.startswith(("model.", "engine.")) and name != "model.latent"] + [
     "randomness",

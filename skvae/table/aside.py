@@ -182,6 +182,15 @@ def _found(X: Any, schema: Schema, named: Collection[int]) -> dict[int, Aside]:
     return aside
 
 
+def find_identifiers(X: Any, schema: Schema) -> list[int]:
+    """Columns that look like identifiers or free texts: those that ``ignore="auto"`` finds, without a word."""
+    found = []
+    for j in range(len(schema.names)):
+        if _are_integer_keys(X, schema, j) or _are_texts(X, j):
+            found.append(j)
+    return found
+
+
 def _are_integer_keys(X: Any, schema: Schema, j: int) -> bool:
     """Whether integers of a frame are all different where chance would have repeated many of them."""
     if not schema.is_integer(j):
