@@ -7,6 +7,7 @@
 # make test-oldest  the suite with the oldest releases that pyproject.toml admits, on the oldest Python
 # make test-newest  the suite with the newest releases there are, on the newest Python found
 # make docs         the pages, into docs/_build; a warning is an error
+# make site-check   the built pages, clicked through in a headless Chromium
 # make audit        vulnerabilities on record for what the package installs
 # make release-check  wheel and sdist, built, and installed and tried in bare environments
 # make house        how airy the code is, beside other packages
@@ -38,7 +39,7 @@ UV := $(BIN)/uv --quiet
 # numpy's OpenBLAS shall find the processor by itself, as it does where nobody has set these
 BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/benchmarks
 
-.PHONY: demo test lint format test-oldest test-newest docs house audit release-check
+.PHONY: demo test lint format test-oldest test-newest docs site-check house audit release-check
 .PHONY: fuzz bench bench-peers bench-prediction bench-outliers bench-ranks bench-stream bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
 
 demo: $(VENV)/.demo
@@ -66,6 +67,10 @@ test-newest: .venv-newest/.created
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+
+site-check: docs
+	$(PIP) --editable '.[site]'
+	$(BIN)/python tests/site.py
 
 audit: $(VENV)/.dev
 	mkdir -p build
@@ -146,4 +151,4 @@ $(VENV)/.docs: $(VENV)/.torch pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build *.egg-info docs/_build docs/auto_examples
+	rm -rf $(VENV) .venv-oldest .venv-newest build *.egg-info docs/_build docs/auto_examples docs/generated

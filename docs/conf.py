@@ -1,30 +1,104 @@
-"""Sphinx configuration: ``sphinx-build docs docs/_build/html``."""
+"""Sphinx configuration: ``sphinx-build docs docs/_build``."""
 
-from skvae import __version__
+import inspect
+import sys
+from pathlib import Path
+
+import skvae
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "skvae"
 author = "The skvae developers"
 copyright = "The skvae developers"
-release = __version__
+release = version = skvae.__version__
 
 extensions = [
     "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.linkcode",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",
 ]
+exclude_patterns = ["_build", "inventories"]
+templates_path = ["_templates"]
+
+# ------------------------------------------------------------------------------------------------------------------- pages
+
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# names of other packages, kept here so that a build needs no network: see inventories/README.md
+intersphinx_mapping = {
+    "sklearn": ("https://scikit-learn.org/stable/", "inventories/sklearn.inv"),
+}
+
+# --------------------------------------------------------------------------------------------------------------- reference
+
+autosummary_generate = True
+autodoc_typehints = "none"
 numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+numpydoc_citation_re = r"[\w-]+"
+
+
+def linkcode_resolve(domain, info):
+    """The lines of an object on GitHub."""
+    if domain != "py" or not info["module"]:
+        return None
+
+    found = sys.modules.get(info["module"])
+    for name in info["fullname"].split("."):
+        found = getattr(found, name, None)
+    try:
+        found = inspect.unwrap(found.fget if isinstance(found, property) else found)
+        path = Path(inspect.getsourcefile(found)).relative_to(Path(skvae.__file__).parent)
+        lines, first = inspect.getsourcelines(found)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+    return f"https://github.com/skvae/skvae/blob/main/skvae/{path}#L{first}-L{first + len(lines) - 1}"
+
+
+# ----------------------------------------------------------------------------------------------------------------- gallery
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"/(quickstart|latent_densities)",
+    "filename_pattern": r"/(quickstart|plot_)",
+    "ignore_pattern": r"/app\.py",
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("skvae",),
+    "within_subsection_order": "gallery_order.place_of",
+    "capture_repr": (),
 }
-exclude_patterns = ["_build", "auto_examples/README.rst"]
-html_theme = "alabaster"
-html_theme_options = {"description": "A variational autoencoder for scikit-learn", "page_width": "1080px"}
+
+# ------------------------------------------------------------------------------------------------------------------- theme
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skvae"
+html_context = {"default_mode": "auto"}
+html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
+html_css_files = ["skvae.css"]
+html_theme_options = {
+    "github_url": "https://github.com/skvae/skvae",
+    "header_links_before_dropdown": 6,
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "switcher": {"json_url": "_static/versions.json", "version_match": "dev"},
+    "check_switcher": False,
+    "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+}
