@@ -1,6 +1,5 @@
 """Sphinx configuration: ``sphinx-build docs docs/_build``."""
 
-import inspect
 import sys
 from pathlib import Path
 
@@ -19,8 +18,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -49,24 +48,6 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 numpydoc_citation_re = r"[\w-]+"
 
-
-def linkcode_resolve(domain, info):
-    """The lines of an object on GitHub."""
-    if domain != "py" or not info["module"]:
-        return None
-
-    found = sys.modules.get(info["module"])
-    for name in info["fullname"].split("."):
-        found = getattr(found, name, None)
-    try:
-        found = inspect.unwrap(found.fget if isinstance(found, property) else found)
-        path = Path(inspect.getsourcefile(found)).relative_to(Path(skvae.__file__).parent)
-        lines, first = inspect.getsourcelines(found)
-    except (AttributeError, OSError, TypeError, ValueError):
-        return None
-    return f"https://github.com/skvae/skvae/blob/main/skvae/{path}#L{first}-L{first + len(lines) - 1}"
-
-
 # ----------------------------------------------------------------------------------------------------------------- gallery
 
 sphinx_gallery_conf = {
@@ -92,7 +73,6 @@ html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["skvae.css"]
 html_theme_options = {
-    "github_url": "https://github.com/skvae/skvae",
     "header_links_before_dropdown": 6,
     "navbar_align": "left",
     "show_toc_level": 2,
@@ -100,5 +80,5 @@ html_theme_options = {
     "footer_end": [],
     "switcher": {"json_url": "_static/versions.json", "version_match": "dev"},
     "check_switcher": False,
-    "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+    "navbar_end": ["version-switcher", "theme-switcher"],
 }

@@ -70,7 +70,7 @@ def tune(model, **grid):
 
 search = tune(vae, latent_dim=[4, 8], hidden_layer_sizes=[(128, 128), (128,)])
 try:
-    search.set_callbacks(ProgressBar())
+    search.set_callbacks(ProgressBar(max_propagation_depth=0))
 except ImportError:  # the bars are drawn by rich, which is optional
     search.set_params(verbose=2)
 search.fit(X_train)
@@ -213,9 +213,9 @@ print(given[["radius", "texture", "area", "concavity", "diagnosis"]].round(3).to
 # A picture
 # ---------
 # Left: where the pipeline's encoder puts the test rows, seen along the two latent units it uses most. It was never
-# shown a diagnosis. Middle: the fit of the generator. Right: single columns, real against new. The two groups in the radius are smoothed over and a few
-# concavities are negative: on 400 rows numbers have Gaussian noise. From 1000 rows on the default takes each number by its
-# own empirical distribution, and a mixture of normals around it.
+# shown a diagnosis. Middle: the fit of the generator. Right: single columns, real against new. The two groups in the
+# radius are smoothed over and a few concavities are negative: on 400 rows numbers have Gaussian noise. From 1000 rows
+# on the default takes each number by its own empirical distribution, and a mixture of normals around it.
 
 encoder = search.best_estimator_
 latents = encoder.transform(X_test)
@@ -230,7 +230,9 @@ ax = figure.add_subplot(grid[:, :2])
 for label, colour, marker in [("malignant", "#c8553d", "^"), ("benign", "#3b7ea1", "o")]:
     rows = latents[(test["benign"] == (label == "benign")).to_numpy()]
     ax.scatter(rows[:, first], rows[:, second], s=22, c=colour, marker=marker, alpha=0.75, lw=0, label=label)
-ax.set(xlabel=f"latent mean of unit {first}", ylabel=f"latent mean of unit {second}", title="Test rows in the latent space")
+ax.set(
+    xlabel=f"latent mean of unit {first}", ylabel=f"latent mean of unit {second}", title="Test rows in the latent space"
+)
 ax.legend(frameon=False)
 
 for cell, name in zip(np.ndindex(2, 2), ["radius", "texture", "smoothness", "concavity"], strict=True):
