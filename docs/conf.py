@@ -1,5 +1,6 @@
 """Sphinx configuration: ``sphinx-build docs docs/_build``."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["_build", "inventories"]
+exclude_patterns = ["_build", "inventories", "figures"]
 templates_path = ["_templates"]
 
 # ------------------------------------------------------------------------------------------------------------------- pages
@@ -63,6 +64,11 @@ sphinx_gallery_conf = {
     "within_subsection_order": "gallery_order.place_of",
     "capture_repr": (),
 }
+
+# -------------------------------------------------------------------------------------------------------------- benchmarks
+
+# drawn anew from the recorded figures in every build
+runpy.run_path(str(Path(__file__).parent / "figures" / "draw.py"), run_name="__main__")
 
 # ------------------------------------------------------------------------------------------------------------------- theme
 

@@ -101,8 +101,7 @@ class Shard:
             by_name = list(range(len(names)))
         mask = categorical_mask(categorical_features, by_name, [False] * len(names))
         if self.weight is not None:
-            weight = nw.new_series(WEIGHT, self.weight, backend=frame.implementation)
-            frame = nw.concat([frame, weight.to_frame()], how="horizontal")
+            frame = frame.with_columns(nw.new_series(WEIGHT, self.weight, backend=frame.implementation))
 
         # every rank gives rows in proportion to those that it has
         n_rows = len(frame)

@@ -83,6 +83,15 @@ def test_identifiers_are_left_out_and_arrays_and_polars_are_read():
     assert columns.categories == ["j"]
     with pytest.raises(ValueError, match="Expected the same"):
         code_together([X, X.drop(columns="x")])
+    with pytest.raises(ValueError, match="All columns look like identifiers"):
+        code_together([X[["id"]]])
+
+    # a column that is empty in the first table is none to compare
+    columns, (holed, full) = code_together([X.assign(x=np.nan), X])
+    assert columns.left_out == ["id", "x"]
+    assert columns.numbers == ["y", "day"]
+    assert holed.numbers.shape == full.numbers.shape == (600, 2)
+    assert np.isfinite(list(skvae.evaluate(X.assign(x=np.nan), X, X).to_dict().values())).all()
 
 
 # ---------------------------------------------------------------------------------------------------------- the fidelity
@@ -242,6 +251,8 @@ def test_every_figure_stands_beside_that_of_real_rows():
     assert copied["nearer"] > 0.75
     assert copied["shape"] == copied["trend"] == 0
     assert "utility" not in skvae.evaluate(train, test, test).to_dict()
+    with pytest.raises(ValueError, match="One of the tables has 9 rows; expected at least 10"):
+        skvae.evaluate(train, test[:9], test)
     with pytest.raises(ValueError, match="There is no column 'z' to predict"):
         skvae.evaluate(train, test, test, target="z")
 

@@ -93,16 +93,15 @@ class MarginalsDisplay:
         """Histograms of a column of numbers, as outlines over one another."""
         tables = (self.real.numbers[:, j], self.synthetic.numbers[:, j])
         cells = np.concatenate(tables)
-        # nothing to draw, and no range
-        if np.isnan(cells).all():
-            return
-
         edges = _edges(cells[~np.isnan(cells)])
         dtype = self.columns.times.get(self.columns.numbers[j])
         shown = edges
         if dtype is not None:
             shown = edges.astype(np.int64).astype(dtype)
         for own, colour, label in zip(tables, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True):
+            # new rows may have no cell of a column
+            if np.isnan(own).all():
+                continue
             heights, _ = np.histogram(own[~np.isnan(own)], edges, density=True)
             ax.stairs(heights, shown, color=colour, label=label, fill=colour == REAL, alpha=0.7, linewidth=1.8)
         if dtype is not None:

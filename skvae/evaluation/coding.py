@@ -34,9 +34,6 @@ class Coded(NamedTuple):
     codes: np.ndarray
     n_levels: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.numbers)
-
     def take(self, rows: Any) -> Coded:
         """The rows at some positions."""
         return Coded(self.numbers[rows], self.codes[rows], self.n_levels)
@@ -58,7 +55,7 @@ class Columns(NamedTuple):
     levels : list of list
         Of each category, in the order of its codes; a last code is that of missing cells.
     left_out : list
-        Names of identifiers and other columns that are not compared.
+        Names of identifiers, and of numbers of which the first table has none: they are not compared.
     times : dict of str to dtype
         Numbers that are ticks of dates and times, and what these are.
     """
@@ -122,6 +119,16 @@ def code_together(tables: Sequence[Any], categorical_features: Any = "from_dtype
     for table in in_order:
         values = read_all(table, levels, schema.labels, "error", schema.clocks, aside)
         coded.append(_coded(values, numbers, categories, own_levels))
+    # a column without a cell says nothing of rows
+    empty = []
+    if numbers:
+        is_empty = np.isnan(coded[0].numbers).all(axis=0)
+        empty = np.flatnonzero(is_empty).tolist()
+    if empty:
+        aside += [numbers[i] for i in empty]
+        numbers = np.delete(numbers, empty).tolist()
+        coded = [own._replace(numbers=np.delete(own.numbers, empty, axis=1)) for own in coded]
+
     times = {}
     for j in numbers:
         dtype = schema.time_dtype(j)

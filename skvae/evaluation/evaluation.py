@@ -14,6 +14,9 @@ from skvae.evaluation.distances import copied_share, density_and_coverage, neare
 from skvae.evaluation.fidelity import column_errors, pair_errors, trend_error
 from skvae.evaluation.models import detection, utility
 
+FEWEST_ROWS = 10
+"""Of fewer rows nothing can be said, and folds would be empty."""
+
 MEANINGS = {
     "shape": "error of single columns: 0 is best",
     "trend": "error of pairs of columns: 0 is best",
@@ -60,7 +63,7 @@ class Evaluation:
     pair_errors : ndarray of shape (n_columns, n_columns)
         Trend error of each pair, in the order of `column_errors`; NaN on the diagonal.
     left_out : list
-        Names of identifiers, which are not compared.
+        Names of identifiers and of empty columns, which are not compared.
     """
 
     def __init__(self, measures: list[Measure], columns: Columns, errors: np.ndarray, pairs: np.ndarray) -> None:
@@ -90,7 +93,7 @@ class Evaluation:
         worst = ", ".join(f"{name} {error:.3f}" for name, error in self._worst(3))
         lines.append(f"worst columns: {worst}")
         if self.left_out:
-            lines.append(f"not compared (identifiers): {', '.join(map(str, self.left_out))}")
+            lines.append(f"not compared (identifiers, or empty): {', '.join(map(str, self.left_out))}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -174,7 +177,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the tables have different columns, or there is no column `target`.
+        If the tables have different columns or fewer than 10 rows, or there is no column `target`.
 
     Notes
     -----
@@ -199,6 +202,10 @@ def evaluate(
     """
     # what real rows get says what there is to be had
     columns, (train, new, test) = code_together([real_train, synthetic, real_test], categorical_features)
+    n_fewest = min(len(train.numbers), len(new.numbers), len(test.numbers))
+    if n_fewest < FEWEST_ROWS:
+        raise ValueError(f"One of the tables has {n_fewest} rows; expected at least {FEWEST_ROWS} of each.")
+
     errors = column_errors(train, new)
     pairs = pair_errors(train, new)
     values = _figures(train, new, test, random_state)
