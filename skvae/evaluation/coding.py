@@ -115,28 +115,36 @@ def code_together(tables: Sequence[Any], categorical_features: Any = "from_dtype
     # booleans are read as numbers
     own_levels = [levels[j] or [False, True] for j in categories]
 
-    coded = []
+    coded: list[Coded] = []
     for table in in_order:
         values = read_all(table, levels, schema.labels, "error", schema.clocks, aside)
         coded.append(_coded(values, numbers, categories, own_levels))
     # a column without a cell says nothing of rows
-    empty = []
-    if numbers:
-        is_empty = np.isnan(coded[0].numbers).all(axis=0)
-        empty = np.flatnonzero(is_empty).tolist()
+    empty = np.flatnonzero(np.isnan(coded[0].numbers).all(axis=0)).tolist()
     if empty:
         aside += [numbers[i] for i in empty]
         numbers = np.delete(numbers, empty).tolist()
         coded = [own._replace(numbers=np.delete(own.numbers, empty, axis=1)) for own in coded]
 
+    columns = Columns(
+        numbers=names[numbers].tolist(),
+        categories=names[categories].tolist(),
+        levels=own_levels,
+        left_out=names[aside].tolist(),
+        times=_times(schema, numbers),
+    )
+    return columns, coded
+
+
+def _times(schema: Schema, numbers: list[int]) -> dict[Any, np.dtype]:
+    """Names of the numbers that are ticks of dates and times, and what these are."""
     times = {}
     for j in numbers:
         dtype = schema.time_dtype(j)
         # spans have no axis
         if dtype is not None and dtype.kind == "M":
-            times[names[j]] = dtype
-    columns = Columns(names[numbers].tolist(), names[categories].tolist(), own_levels, names[aside].tolist(), times)
-    return columns, coded
+            times[schema.names[j]] = dtype
+    return times
 
 
 def _with_columns(table: Any, schema: Schema) -> Any:
