@@ -70,7 +70,7 @@ docs: $(VENV)/.docs
 
 site-check: docs
 	$(PIP) --editable '.[site]'
-	$(BIN)/python tests/site.py
+	$(BIN)/python tests/site_check.py
 
 audit: $(VENV)/.dev
 	mkdir -p build

@@ -60,11 +60,9 @@ def digits():
     return quick(latent_dim=3, max_iter=5, likelihood="normal").fit(images), images
 
 
-@pytest.fixture(autouse=True, params=["default", "dark_background"])
-def style(request):
-    """Every picture on light and on dark ground."""
-    with plt.style.context(request.param):
-        yield
+@pytest.fixture(autouse=True)
+def close_pictures():
+    yield
     plt.close("all")
 
 
@@ -279,6 +277,19 @@ def test_without_matplotlib_an_error_says_how_to_get_it(vae, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'skvae\[plot\]'"):
         LossCurveDisplay.from_estimator(vae)
+
+
+def test_on_dark_ground_nothing_is_drawn_in_the_colour_of_the_ground(vae):
+    with plt.style.context("dark_background"):
+        for ax in (
+            LossCurveDisplay.from_estimator(vae).ax_,
+            LatentSpaceDisplay.from_estimator(vae, X, X["k"]).ax_,
+            ActiveUnitsDisplay.from_estimator(vae).ax_,
+            *MarginalsDisplay.from_estimator(vae, X).axes_,
+        ):
+            ground = matplotlib.colors.to_rgb(ax.get_facecolor())
+            artists = [*ax.get_lines(), ax.title, ax.xaxis.label]
+            assert all(matplotlib.colors.to_rgb(artist.get_color()) != ground for artist in artists)
 
 
 def test_long_names_are_cut():

@@ -451,7 +451,7 @@ def test_the_example_prints_the_same_score_alone_and_on_two_ranks(tmp_path):
     smaller = text.replace("40_000", "8_000").replace("10_000", "3_000")
     assert smaller.count("000") == text.count("000")
     path = tmp_path / "example.py"
-    path.write_text(smaller.replace("latent_dim=4,", "latent_dim=4, max_iter=20,"))
+    path.write_text(smaller.replace("latent_dim=4,", "latent_dim=4, max_iter=10,"))
 
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     scores = []

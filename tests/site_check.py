@@ -11,8 +11,6 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 SITE = Path(__file__).parents[1] / "docs" / "_build"
 SIZES = ((1280, 800), (390, 844))
 
@@ -54,6 +52,9 @@ def click(page, home):
 
 def main():
     """Serve the site, and look at it at both widths."""
+    # an extra of its own, which tests do not need
+    from playwright.sync_api import sync_playwright
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     home = f"http://127.0.0.1:{server.server_port}"
