@@ -448,7 +448,7 @@ def test_an_error_says_what_to_do(two):
 def test_the_example_prints_the_same_score_alone_and_on_two_ranks(tmp_path):
     example = Path(__file__).parent.parent / "examples" / "distributed_fit.py"
     text = example.read_text()
-    smaller = text.replace("40_000", "8_000").replace("10_000", "3_000")
+    smaller = text.replace("40_000", "4_000").replace("10_000", "3_000")
     assert smaller.count("000") == text.count("000")
     path = tmp_path / "example.py"
     path.write_text(smaller.replace("latent_dim=4,", "latent_dim=4, max_iter=10,"))
