@@ -17,6 +17,7 @@
 # make bench-tables quality of rows, features and densities on real tables (SKVAE_DATA names their folder)
 # make bench-missing, make bench-latent, make bench-augmentation   likewise
 # make bench-prediction, make bench-outliers   likewise
+# make bench-small     rows of small tables by the default, and by what larger ones get
 # make bench-stream   memory, time and quality of fits to 20 million rows
 # make bench-ranks    steps per second of several processes that train together
 # make fuzz         20,000 random tables and sequences of calls, 10,000 mutated files (about half an hour)
@@ -40,7 +41,7 @@ UV := $(BIN)/uv --quiet
 BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/benchmarks
 
 .PHONY: demo test lint format test-oldest test-newest docs site-check house audit release-check
-.PHONY: fuzz bench bench-peers bench-prediction bench-outliers bench-ranks bench-stream bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
+.PHONY: fuzz bench bench-peers bench-prediction bench-outliers bench-ranks bench-small bench-stream bench-tables bench-missing bench-latent bench-augmentation bench-calls bench-budget clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -104,8 +105,8 @@ fuzz: $(VENV)/.dev
 bench-stream: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BENCH)/bench_stream.py
 
-bench-ranks: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BENCH)/bench_ranks.py
+bench-ranks bench-small: bench-%: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BENCH)/bench_$*.py
 
 bench-calls: $(VENV)/.dev
 	$(BENCH)/bench_calls.py --page $(and $(BEFORE),before=$(BEFORE) now=.)
