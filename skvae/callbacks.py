@@ -21,7 +21,7 @@ class Checkpoint:
     path : str or path-like
         Where to write; each time the file before is replaced.
     every : int, default=10
-        Epochs from one file to the next. Every epoch costs a copy of the network and an encoding of (at most 20,000) rows.
+        Epochs from one file to the next. Each file costs a copy of the network and an encoding of (at most 20,000) rows.
 
     See Also
     --------
@@ -53,6 +53,10 @@ class Checkpoint:
     def teardown(self, estimator: Any, context: Any) -> None:
         """Nothing is left to do when a fit has ended."""
 
+    def is_due(self) -> bool:
+        """Whether a file is to be written after the epoch that is ending."""
+        return (self._n_epochs + 1) % self._every == 0
+
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Nothing is done before an epoch."""
 
@@ -62,6 +66,6 @@ class Checkpoint:
         if context.task_name != "epoch":
             return
 
-        self._n_epochs += 1
-        if self._n_epochs % self._every == 0:
+        if self.is_due():
             save(fitted_estimator, self.path)
+        self._n_epochs += 1

@@ -45,7 +45,7 @@ class Progress:
         snapshot: Callable[[History, Callable[[], TrainingState]], dict[str, Any]],
     ) -> None:
         self.verbose = estimator.verbose
-        self.has_callbacks = bool(getattr(estimator, "_skl_callbacks", None))
+        self.callbacks = list(getattr(estimator, "_skl_callbacks", None) or ())
         self.context = estimator._init_callback_context(max_subtasks=n_epochs)
         self.arguments = {"estimator": estimator, **arguments}
         self.n_epochs = n_epochs
@@ -64,16 +64,20 @@ class Progress:
         """Report `epoch`, counted from 0; True asks the loop to stop."""
         if self.verbose and (epoch + 1) % max(1, self.n_epochs // LINES_OF_REPORT) == 0:
             print(self.line(epoch, history))
-        if not self.has_callbacks:
+        if not self.callbacks:
             return False
 
         # the task tree of scikit-learn: one task per epoch below that of the fit
         task = self.context.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(**self.arguments)
-        # a callback that does not look at the model does not pay for a copy of it
-        return task.call_on_fit_task_end(
-            **self.arguments, reconstruction_attributes=lambda: self._all_of(self.snapshot(history, state))
-        )
+
+        # a copy of the model takes time: callbacks that do not look at it do without
+        def attributes() -> dict[str, Any]:
+            if not any(map(_is_due, self.callbacks)):
+                return {}
+            return self._all_of(self.snapshot(history, state))
+
+        return task.call_on_fit_task_end(**self.arguments, reconstruction_attributes=attributes)
 
     def _all_of(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """Fitted attributes, and None for those that the estimator has from a former fit and not from this one."""
@@ -90,6 +94,11 @@ class Progress:
         if history.validation_scores:
             text += f", validation score {history.validation_scores[-1] - self.log_scale:.4f}"
         return text + " nats per row"
+
+
+def _is_due(callback: Any) -> bool:
+    """Whether a callback looks at the model after this epoch: it may say so by a method `is_due`."""
+    return not hasattr(callback, "is_due") or callback.is_due()
 
 
 class RowReport:

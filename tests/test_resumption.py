@@ -14,6 +14,7 @@ from fits import Callback, Quiet
 from models import MODELS, assert_answers_alike, mixed, numbers, quick
 
 import skvae
+from skvae import fitting
 from skvae.callbacks import Checkpoint
 
 
@@ -171,3 +172,19 @@ def test_numbers_of_numpy_are_the_numbers_that_they_are(path):
     whole = copy.deepcopy(vae).fit(X)
     killed(vae, X, path, after=3)
     assert_answers_alike(skvae.load(path).set_params(warm_start=True).fit(X), whole, X)
+
+
+def test_an_epoch_without_a_file_costs_no_copy(path, monkeypatch):
+    learnt, calls = fitting.learnt, []
+
+    def counted(*args):
+        calls.append(args)
+        return learnt(*args)
+
+    monkeypatch.setattr(fitting, "learnt", counted)
+    vae = quick(max_iter=7).set_callbacks(Checkpoint(path, every=3))
+    vae.fit(numbers())
+    # after the third epoch, the sixth, and the fit
+    assert len(calls) == 3
+    assert skvae.load(path).n_iter_ == 6
+    assert vae.n_iter_ == 7
