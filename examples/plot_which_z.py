@@ -93,6 +93,7 @@ for name in LATENT_DENSITIES:
     print(f"{name:>20}: {model.score(test):8.2f} nats per row")
 
 # %%
-# With two units and 900 rows the posteriors are narrow, so the aggregated posterior is a set of islands around training
-# rows, and rows that were left out fall between them. The mixture bridges the gaps within a clump and leaves those between
-# clumps.
+# **What to conclude.** Draw z from a density fitted to the latents, which ``sample`` does by default, and then the row
+# from what is decoded. With two units and 900 rows the posteriors are narrow, so the aggregated posterior is a set of
+# islands around training rows, and rows that were left out fall between them. The mixture bridges the gaps within a
+# clump and leaves those between clumps.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+
+from skvae.table.selection import categorical_mask
 
 MOST_LEVELS = 10_000
 """Largest number of levels of a column that are all learnt: one with more holds keys or free text, as a rule."""
@@ -23,14 +25,15 @@ class Keeper:
     ----------
     n_rows : int
     rng : RandomState
-    categories : collection of str, default=()
-        Columns of numbers that are categories: their levels are found, too.
+    categorical_features : "from_dtype", None, or array-like of {bool, int, str}, default=None
+        As for `VAEEstimator`: the levels of numbers that are categories are found, too.
     """
 
-    def __init__(self, n_rows: int, rng: np.random.RandomState, categories: Collection[str] = ()) -> None:
+    def __init__(self, n_rows: int, rng: np.random.RandomState, categorical_features: Any = None) -> None:
         self.n_rows = n_rows
         self.rng = rng
-        self.categories = categories
+        self.categorical_features = categorical_features
+        self.categories: list[str] = []
         self.n_seen = 0
         self.columns: list[str] = []
 
@@ -47,7 +50,10 @@ class Keeper:
 
     def add(self, frame: nw.DataFrame) -> None:
         """Take in some rows."""
-        self.columns = self.columns or frame.columns
+        if not self.columns:
+            self.columns = frame.columns
+            mask = categorical_mask(self.categorical_features, self.columns, [False] * len(self.columns))
+            self.categories = np.array(self.columns)[mask].tolist()
         self._check_columns(frame.columns)
 
         for name in self.columns:

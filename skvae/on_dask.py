@@ -43,6 +43,10 @@ def learn_on_workers(estimator: VAEEstimator, frame: Any, client: Any, timeout: 
     attributes : dict of str to object
         See `skvae.joint_fit.learn_shard`.
     """
+    if not hasattr(frame, "to_delayed"):
+        raise TypeError(
+            f"With a client, X is a Dask DataFrame; got {type(frame).__name__}. Make one by dask.dataframe.from_pandas."
+        )
     dask = importlib.import_module("distributed")
     _check_processes(client)
 

@@ -77,7 +77,7 @@ class Shard:
         kept = self.group.gather(keeper)
 
         def merged() -> Keeper:
-            whole = Keeper(ROWS_SHARED, np.random.RandomState(0), keeper.categories)
+            whole = Keeper(ROWS_SHARED, np.random.RandomState(0))
             for part in kept:
                 whole.merge(part)
             return whole
@@ -108,7 +108,9 @@ class Shard:
         if self.n_all > ROWS_SHARED:
             n_rows = math.ceil(len(frame) * ROWS_SHARED / self.n_all)
         rng = np.random.RandomState(mixed(0, self.group.rank))
-        keeper = Keeper(n_rows, rng, np.array(names)[mask].tolist())
+        # by name: the weights are one column more
+        categories = np.array(names)[mask].tolist()
+        keeper = Keeper(n_rows, rng, categories or None)
         for start in range(0, len(frame), ROWS_AT_ONCE):
             keeper.add(frame[start : start + ROWS_AT_ONCE])
         keeper.shrink()

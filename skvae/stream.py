@@ -78,7 +78,8 @@ def fit(estimator: VAEEstimator, source: Any, *, n_rows: int | None = None, rand
     if n_rows is None:
         training = 1 - estimator.validation_fraction if estimator.early_stopping else 1.0
         n_rows = math.ceil(DEFAULT_STEPS * estimator.batch_size / training)
-    keeper = Keeper(check_positive_integer("n_rows", n_rows), check_random_state(random_state))
+    rng = check_random_state(random_state)
+    keeper = Keeper(check_positive_integer("n_rows", n_rows), rng, estimator.categorical_features)
 
     report = RowReport("fit", "all", estimator.verbose)
     for frame in _frames(source):
@@ -120,7 +121,7 @@ def partial_fit(
     rng = check_random_state(random_state)
     source = _opened(source)
     if not estimator.__sklearn_is_fitted__() and not isinstance(source, Iterator):
-        keeper = Keeper(check_positive_integer("n_rows", n_rows), rng)
+        keeper = Keeper(check_positive_integer("n_rows", n_rows), rng, estimator.categorical_features)
         for frame in _frames(source):
             keeper.add(frame)
         X, weight = keeper.rows()

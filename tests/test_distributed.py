@@ -305,6 +305,9 @@ def test_shards_that_do_not_fit_together_are_refused_on_every_rank(two):
     for error in two.together(fitted_by_halves, [X, X], [None, np.ones(len(X))]):
         assert isinstance(error, ValueError)
         assert "on every rank" in str(error)
+    for error in two.together(fitted_by_halves, [X, X], [np.ones(len(X)), np.zeros(len(X))]):
+        assert isinstance(error, ValueError)
+        assert "at least one non-zero" in str(error)
     for error in two.together(fitted_by_halves, [X.assign(x=np.inf), X], [None, None]):
         assert isinstance(error, ValueError)
         assert "infinit" in str(error)
@@ -318,6 +321,20 @@ def test_ranks_with_other_parameters_are_refused(two):
     for error in two.together(with_other_parameters, table()):
         assert isinstance(error, ValueError)
         assert "different latent_dim." in str(error)
+
+
+def from_other_models(rank, X, vae):
+    return distributed.fit(vae if rank == 0 else quick(warm_start=True), X[rank::2])
+
+
+def test_ranks_with_other_networks_are_refused(two):
+    # one has a model to go on from, and the other has none
+    X = table()
+    vae = quick(warm_start=True, random_state=5).fit(X)
+    for error in two.together(from_other_models, X, vae.set_params(random_state=0)):
+        assert isinstance(error, ValueError)
+        assert "The ranks start from different networks" in str(error)
+        assert "load the same model" in str(error)
 
 
 def checkpointed(rank, X, path, max_iter, resumes):
@@ -383,7 +400,8 @@ SCRIPT = """
         with open(os.path.join(folder, "pid"), "w") as file:
             file.write(str(os.getpid()))
     distributed.fit(vae, X)
-    print("rank", rank, "epochs", vae.n_iter_, "goes on", goes_on, flush=True)
+    with open(os.path.join(folder, f"end of {rank}"), "w") as file:
+        file.write(f"epochs {vae.n_iter_} goes on {goes_on}")
 """
 
 
@@ -430,7 +448,7 @@ def test_under_torchrun_a_killed_fit_goes_on_from_its_checkpoint(script, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     for rank in range(2):
-        assert f"rank {rank} epochs 12 goes on True" in done.stdout
+        assert (tmp_path / f"end of {rank}").read_text() == "epochs 12 goes on True"
 
 
 def asking_a_group_that_is_gone(rank):
@@ -517,6 +535,8 @@ def test_errors_on_workers_reach_the_client(client):
         distributed.fit(quick(), frames.from_pandas(X, npartitions=2).query("y > 1e9"), client)
     with pytest.raises(ValueError, match="sample_weight is for rows of this process"):
         distributed.fit(quick(), frames.from_pandas(X, npartitions=2), client, sample_weight=np.ones(len(X)))
+    with pytest.raises(TypeError, match="X is a Dask DataFrame; got DataFrame"):
+        distributed.fit(quick(), X, client)
 
 
 def test_a_search_runs_on_the_same_cluster(client):

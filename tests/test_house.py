@@ -80,7 +80,7 @@ MAY_IMPORT = {
         "table",
         "threads",
     },
-    "kept_rows": set(),
+    "kept_rows": {"table"},
     "shards": {"_sklearn", "engine", "kept_rows", "table", "training_rows"},
     "joint_fit": {"engine", "estimator", "shards", "table"},
     "on_dask": {"estimator", "joint_fit", "kept_rows", "parameters"},

@@ -253,3 +253,12 @@ def test_parts_of_other_dtypes_are_one_column():
     assert lazily.sample(3)["n"].dtype == pl.Float64
     with pytest.raises(TypeError, match=r"Column 'n' is of dtype .* in different parts"):
         stream.fit(quick(), [pl.DataFrame({"n": [1, 2]}), pl.DataFrame({"n": ["x", "y"]})])
+
+
+def test_numbers_that_are_categories_have_the_levels_of_all_rows():
+    X = pd.DataFrame({"x": np.random.default_rng(0).normal(size=2000), "code": np.tile([1, 2], 1000)})
+    X.loc[1777, "code"] = 9
+    X.loc[1778, "code"] = 5  # between the extremes
+    vae = stream.fit(quick(categorical_features=["code"]), parts(X), n_rows=100, random_state=0)
+    assert vae._fitted.table.columns[1].levels == [1, 2, 5, 9]
+    assert np.isfinite(vae.score_samples(X[1770:1780])).all()

@@ -61,6 +61,9 @@ class Alone:
         """Whether it is true of any process."""
         return bool(value)
 
+    def start_alike(self, network: torch.nn.Module) -> None:
+        """Let all processes start from the same parameters: there are no others."""
+
 
 class Group:
     """The ranks of a group of `torch.distributed`, which say things to one another.
@@ -217,6 +220,29 @@ class Ranks(Group):
         tensor = torch.tensor(values, dtype=torch.float64)
         self.sum(tensor)
         return tensor.tolist()
+
+    def start_alike(self, network: torch.nn.Module) -> None:
+        """Start from the parameters of rank 0, from which those of this rank may differ by rounding.
+
+        Raises
+        ------
+        ValueError
+            On every rank, if one of them has another network.
+        """
+        own = network.state_dict()
+        first = self.first({name: tensor.cpu() for name, tensor in own.items()})
+
+        def check() -> None:
+            for name in own.keys() | first.keys():
+                is_same = name in own and name in first and own[name].shape == first[name].shape
+                if not is_same or not torch.allclose(own[name].cpu(), first[name], rtol=1e-3, atol=1e-5):
+                    raise ValueError(
+                        f"The ranks start from different networks ({name}). Give all of them the same modules and, with "
+                        f"warm_start=True, load the same model on each."
+                    )
+
+        self.together(check)
+        network.load_state_dict(first)
 
     def any(self, value: object) -> bool:
         """Whether it is true of any rank."""

@@ -137,6 +137,7 @@ def train(
         If the loss is no longer finite. The parameters are then those of the last finite look, or of the start.
     """
     ranks = ranks or Alone()
+    ranks.start_alike(vae)
     generator = ranks.generator(seed)
     batches = ranks.batches(x, weight, batch_size, vae.noise_dim, generator)
     plan = Schedule(learning_rate, beta, n_epochs * len(batches) if schedule else None, first=_n_updates(adam_state))
